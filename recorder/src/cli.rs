@@ -1,0 +1,291 @@
+//! The command line of `nrec`: arguments, help, exit codes. Turns what was typed into plans and
+//! prints how they went.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use formats::probe::EventSpec;
+
+use crate::doctor;
+use crate::plan::{DEFAULT_FREQUENCY, RecordPlan, Target};
+use crate::session::status::{Console, size};
+use crate::session::{self, RecordError, StopReason, Summary};
+use crate::tracefs::{Tracefs, sweep_stale};
+
+/// All went well.
+const DONE: u8 = 0;
+/// Done, and something is missing: losses, a capture that ended early.
+const INCOMPLETE: u8 = 1;
+/// Wrong use, or nothing could be done.
+const FAILED: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Examples:
+  nrec record -p 4711 -- sleep 30           CPU samples and file opens of process 4711
+  nrec record -- node server.js             from the first instruction on
+  nrec record -p 4711 -e 'uprobe:node:uv_fs_open path=+0(%dx):ustring flags=%cx:s32'
+  nanalyze report capture.nrec              read what was recorded
+
+Exit status: 0 done, 1 done but incomplete (losses), 2 wrong use or failure.
+The exit status of COMMAND is told in the summary and stored, not passed on.";
+
+/// Records what a process does: CPU samples, file opens and probes with their stacks.
+#[derive(Debug, Parser)]
+#[command(name = "nrec", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Record a running process, or a command from its start
+    Record(RecordArgs),
+    /// Say what this kernel, user and target allow
+    Doctor(DoctorArgs),
+    /// Remove dynamic events that a killed recorder left
+    Clean,
+}
+
+#[derive(Debug, Args)]
+struct RecordArgs {
+    /// Process to record, with all its threads and children; may be repeated
+    #[arg(short, long = "pid", value_name = "PID")]
+    pid: Vec<u32>,
+    /// cpu, fs, uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION, with fetch arguments in
+    /// the kernel's syntax; may be repeated [default: cpu and fs]
+    #[arg(short, long = "event", value_name = "EVENT")]
+    event: Vec<EventSpec>,
+    /// CPU samples a second and thread
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = DEFAULT_FREQUENCY,
+          value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    frequency: u32,
+    /// Stop after this time: 30s, 500ms, 2m, 1h; a bare number is seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// The capture; an existing one is kept as FILE.old
+    #[arg(short, long, value_name = "FILE", default_value = "capture.nrec")]
+    output: PathBuf,
+    /// Do not follow child processes (threads always are)
+    #[arg(long)]
+    no_inherit: bool,
+    /// Allow return probes that can crash the target
+    #[arg(long = "unsafe")]
+    allow_unsafe: bool,
+    /// With -p: record while COMMAND runs. Without: start COMMAND and record it
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Process to look at
+    #[arg(short, long = "pid", value_name = "PID")]
+    pid: Option<u32>,
+}
+
+/// Runs `nrec`.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap exits with 2 on wrong use and 0 on --help, as documented.
+    let status = match Cli::parse().command {
+        Command::Record(args) => record(args),
+        Command::Doctor(args) => doctor(&args),
+        Command::Clean => clean(),
+    };
+    ExitCode::from(status)
+}
+
+fn record(args: RecordArgs) -> u8 {
+    let mut console = Console::default();
+    let plan = match plan(args) {
+        Ok(plan) => plan,
+        Err(text) => {
+            console.say(text);
+            return FAILED;
+        }
+    };
+    match session::record(&plan, &mut console) {
+        Ok(summary) => summarise(&plan, &summary, &mut console),
+        Err(error) => {
+            complain(&error, &mut console);
+            FAILED
+        }
+    }
+}
+
+fn plan(args: RecordArgs) -> Result<RecordPlan, &'static str> {
+    let target = match (args.pid.is_empty(), args.command.is_empty()) {
+        (true, true) => {
+            return Err("whom to record? Use -p PID, or -- COMMAND to start one (see --help)");
+        }
+        (true, false) => Target::Launch { command: args.command },
+        (false, _) => Target::Attach { pids: args.pid, during: args.command },
+    };
+    let (frequency, files, probes) = RecordPlan::events(&args.event, args.frequency);
+    Ok(RecordPlan {
+        target,
+        frequency,
+        files,
+        probes,
+        inherit: !args.no_inherit,
+        duration: args.duration,
+        output: args.output,
+        allow_unsafe: args.allow_unsafe,
+        command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
+    })
+}
+
+fn complain(error: &RecordError, console: &mut Console) {
+    console.say(&error.to_string());
+    if let Some(remedy) = error.remedy() {
+        console.say(&format!("what helps: {remedy}"));
+    }
+}
+
+fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 {
+    let file = plan.output.display();
+    let mut status = DONE;
+    for problem in &summary.problems {
+        console.say(problem);
+        status = INCOMPLETE;
+    }
+    for name in &summary.missing {
+        console.say(&format!("{name}: no file that the target mapped has this function"));
+    }
+    let why = match summary.reason {
+        StopReason::CommandEnded => "the command ended",
+        StopReason::TargetEnded => "the target ended",
+        StopReason::Duration => "the time was over",
+        StopReason::Interrupt => "interrupted",
+        StopReason::Terminated => "asked to end",
+        StopReason::WriteFailed | StopReason::ReadFailed => {
+            status = INCOMPLETE;
+            "ended early"
+        }
+    };
+    let exit = match (summary.exit_status, &plan.target) {
+        (Some(code), Target::Launch { .. }) => format!(", exit status {code}"),
+        _ => String::new(),
+    };
+    let seconds = summary.duration_ns as f64 / 1e9;
+    let samples: Vec<String> =
+        summary.samples.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    console.say(&format!("{seconds:.1} s recorded ({why}{exit}): {}", samples.join(", ")));
+    if summary.lost > 0 {
+        status = INCOMPLETE;
+        console.say(&format!(
+            "{} records lost: they came faster than they could be stored; record fewer events",
+            summary.lost
+        ));
+    }
+    console.say(
+        &format!("{file}, {}, 0 lost", size(summary.written.bytes))
+            .replace("0 lost", &format!("{} lost", summary.lost)),
+    );
+    console.say(&format!("next: nanalyze report {file}"));
+    status
+}
+
+fn doctor(args: &DoctorArgs) -> u8 {
+    let findings = doctor::examine(args.pid);
+    let mut out = std::io::stdout().lock();
+    let printed = doctor::print(&findings, &mut out).and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => FAILED,
+        _ if findings.iter().any(|finding| finding.level == doctor::Level::Bad) => INCOMPLETE,
+        _ => DONE,
+    }
+}
+
+fn clean() -> u8 {
+    let mut console = Console::default();
+    let swept = Tracefs::locate().and_then(|tracefs| sweep_stale(&tracefs));
+    match swept {
+        Ok(report) => {
+            for (event, error) in &report.failed {
+                console.say(&format!("cannot remove {event}: {error}"));
+            }
+            for event in &report.in_use {
+                console.say(&format!("{event} is still in use by another program"));
+            }
+            console.say(&format!(
+                "{} left-over dynamic events removed, {} belong to running recorders",
+                report.removed.len(),
+                report.alive
+            ));
+            if report.failed.is_empty() && report.in_use.is_empty() { DONE } else { INCOMPLETE }
+        }
+        Err(error) => {
+            complain(&RecordError::Tracefs(error), &mut console);
+            FAILED
+        }
+    }
+}
+
+/// A time such as `30s`, `1.5m` or `10`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit '{unit}': use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_syntax| format!("'{text}' is not a time"))?;
+    let seconds = number * scale;
+    if seconds.is_finite() && seconds > 0.0 && seconds < 1e9 {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("'{text}' is not a time above zero"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        let time = |text| parse_duration(text).map(|d| d.as_millis());
+        assert_eq!(time("500ms"), Ok(500));
+        assert_eq!(time("10"), Ok(10_000));
+        assert_eq!(time("1.5m"), Ok(90_000));
+        for bad in ["", "s", "-1s", "0", "3d", "1e400s", "nan"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_contracts_examples_are_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let args = |line: &str| match parse(line).unwrap().command {
+            Command::Record(args) => plan(args),
+            _ => panic!("{line}"),
+        };
+        let attach = args("nrec record -p 7 -- sleep 30").unwrap();
+        assert_eq!(
+            attach.target,
+            Target::Attach { pids: vec![7], during: vec!["sleep".into(), "30".into()] }
+        );
+        assert_eq!((attach.frequency, attach.files), (Some(99), true));
+        let launch = args("nrec record -e fs -- node a.js -p 3").unwrap();
+        assert_eq!((launch.frequency, launch.files), (None, true));
+        assert!(matches!(launch.target, Target::Launch { command } if command.len() == 4));
+        assert!(args("nrec record").is_err());
+        assert!(parse("nrec record -p 7 -e nonsense").is_err());
+        assert!(parse("nrec record -p 7 -F 0").is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! `nrec`, see [`recorder`].
+
+fn main() -> std::process::ExitCode {
+    recorder::cli::main()
+}

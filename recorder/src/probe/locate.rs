@@ -1,0 +1,223 @@
+//! Where a wanted function is: in which mapped files, at which offset, on which instruction.
+//!
+//! The file that is read and probed is the open file behind the target's mapping, so a replaced
+//! binary is never confused with the one that runs.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use formats::elf::{ElfError, FunctionSymbol, find_functions};
+use formats::probe::ProbeKind;
+use formats::text::clean_string;
+use object::read::ReadCache;
+
+use super::site::{self, SiteError, SitePolicy};
+use super::wanted::Wanted;
+use crate::target::objects::{MappedFile, Objects};
+use crate::tracefs::{ProbePath, SiteSpec, TracefsError};
+
+/// Most bytes of a function that are decoded, from its first to the probed instruction.
+const MAX_CODE: u64 = 64 << 10;
+
+/// A probe cannot be placed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocateError {
+    /// No file has the function.
+    #[error("no function '{function}' in {place}{hint}")]
+    NotFound {
+        /// Symbol asked for.
+        function: String,
+        /// Where it was looked for.
+        place: String,
+        /// What would help.
+        hint: String,
+    },
+    /// A return probe that would kill the target.
+    #[error("refusing a return probe on '{function}': {reason}; use an entry probe, or --unsafe")]
+    Refused {
+        /// Symbol.
+        function: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The offset is not at an instruction.
+    #[error("cannot place a probe on '{function}' in {path}: {cause}")]
+    Site {
+        /// Symbol.
+        function: String,
+        /// File.
+        path: String,
+        /// What is wrong with the place.
+        cause: SiteError,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// File.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// The kernel cannot be told the file's name.
+    #[error(transparent)]
+    Path(#[from] TracefsError),
+}
+
+/// A place for a probe.
+#[derive(Debug)]
+pub struct Site {
+    /// Open file's descriptor number in this process.
+    descriptor: i32,
+    /// File offset of the probed instruction.
+    pub offset: u64,
+    /// The callchain lacks the direct caller, which is the word on top of the stack.
+    pub fetch_caller: bool,
+    /// For people: file and place.
+    pub text: String,
+}
+
+impl Site {
+    /// The form in which a dynamic event is made of it.
+    ///
+    /// # Errors
+    /// Never in practice: the spelling is ours.
+    pub fn spec(&self, fetch_args: Vec<String>) -> Result<SiteSpec, TracefsError> {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.descriptor);
+        let path = ProbePath::direct(path.as_ref())?;
+        Ok(SiteSpec { path, offset: self.offset, ref_ctr: None, fetch_args })
+    }
+}
+
+/// All places of `wanted` among the given objects.
+///
+/// # Errors
+/// A function is there and cannot be probed. That it is nowhere is an empty answer; see
+/// [`not_found`].
+pub fn sites(
+    wanted: &Wanted,
+    objects: &Objects,
+    among: &[u32],
+    allow_unsafe: bool,
+) -> Result<Vec<Site>, LocateError> {
+    let mut sites = Vec::new();
+    for object in among.iter().filter_map(|&index| objects.get(index)) {
+        let Some(file) = object.file().filter(|_file| matches(wanted, object)) else { continue };
+        let functions = match find_functions(&ReadCache::new(file), &[&wanted.function]) {
+            Ok(functions) => functions,
+            // Not every mapped file is an ELF file: locale archives, .NET images.
+            Err(ElfError::NotElf) => continue,
+            Err(cause) => {
+                return Err(LocateError::Unreadable {
+                    path: shown(object),
+                    cause: cause.to_string(),
+                });
+            }
+        };
+        for function in functions {
+            if wanted.kind == ProbeKind::Return
+                && !allow_unsafe
+                && let Some(reason) = site::uretprobe_refusal(&function.name)
+            {
+                return Err(LocateError::Refused { function: function.name, reason });
+            }
+            sites.push(place(wanted, object, file, &function)?);
+        }
+    }
+    Ok(sites)
+}
+
+fn place(
+    wanted: &Wanted,
+    object: &MappedFile,
+    file: &File,
+    function: &FunctionSymbol,
+) -> Result<Site, LocateError> {
+    let length = function.size.max(wanted.offset + 64).clamp(64, MAX_CODE);
+    let mut code = vec![0; length as usize];
+    let path = shown(object);
+    let read = file.read_at(&mut code, function.file_offset).map_err(|error| {
+        LocateError::Unreadable { path: path.clone(), cause: error.to_string() }
+    })?;
+    code.truncate(read);
+    let policy =
+        if wanted.may_slide { SitePolicy::Slide } else { SitePolicy::Exact(wanted.offset) };
+    let site = site::choose(&code, function.svma, policy).map_err(|cause| LocateError::Site {
+        function: function.name.clone(),
+        path: path.clone(),
+        cause,
+    })?;
+    let offset = function.file_offset + site.offset_from_symbol;
+    let at = if site.offset_from_symbol == 0 {
+        String::new()
+    } else {
+        format!("+{:#x}", site.offset_from_symbol)
+    };
+    Ok(Site {
+        descriptor: file.as_raw_fd(),
+        offset,
+        fetch_caller: wanted.kind == ProbeKind::Entry
+            && !site.caller_in_callchain
+            && site.return_address_on_stack,
+        text: format!("{path}:{}{at} ({offset:#x})", function.name),
+    })
+}
+
+/// Whether a file is one that the probe means: by path, by name, or by name without the version.
+fn matches(wanted: &Wanted, object: &MappedFile) -> bool {
+    let Some(name) = &wanted.file else { return true };
+    if object.path == name.as_bytes() {
+        return true;
+    }
+    let base = object.path.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    base == name.as_bytes()
+        || base.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b".so"))
+}
+
+/// The error for a function that is in none of the objects, with what would help.
+#[must_use]
+pub fn not_found(wanted: &Wanted, objects: &Objects, among: &[u32]) -> LocateError {
+    let looked: Vec<&MappedFile> = among
+        .iter()
+        .filter_map(|&index| objects.get(index))
+        .filter(|object| matches(wanted, object))
+        .collect();
+    let place = match (&wanted.file, looked.as_slice()) {
+        (Some(file), []) => format!("'{file}': the target maps no such file"),
+        (Some(_), [one]) => shown(one),
+        _ => format!("the {} files that the target maps", looked.len()),
+    };
+    let stripped: Vec<String> = looked
+        .iter()
+        .filter(|object| object.elf.as_ref().is_some_and(|elf| !elf.has_symtab))
+        .map(|object| shown(object))
+        .collect();
+    let unreadable: Vec<String> =
+        looked.iter().filter(|object| object.elf.is_none()).map(|object| shown(object)).collect();
+    let mut hint = String::new();
+    if !stripped.is_empty() {
+        hint = format!(
+            "; stripped, so that only exported functions are known: {}. \
+             Install its debug symbols or probe an exported function",
+            first_few(&stripped)
+        );
+    }
+    if !unreadable.is_empty() {
+        hint.push_str(&format!("; not readable: {}", first_few(&unreadable)));
+    }
+    LocateError::NotFound { function: wanted.function.clone(), place, hint }
+}
+
+fn first_few(paths: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = paths.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
+    }
+    text
+}
+
+fn shown(object: &MappedFile) -> String {
+    clean_string(&object.path, 256)
+}

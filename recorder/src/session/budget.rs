@@ -1,0 +1,97 @@
+//! How many descriptors and how much ring memory a recording takes, computed before anything is
+//! armed.
+//!
+//! The kernel gives inherited events no ring unless each is bound to a CPU, so every event is
+//! opened once a thread and CPU; all events of a CPU share that CPU's ring. 40 threads on 64 CPUs
+//! with three events are 7680 descriptors and 128 MiB of rings.
+
+/// Ring memory over all CPUs, bytes.
+const RING_TOTAL: u64 = 128 << 20;
+/// Most ring memory of one CPU, bytes.
+const RING_MOST: u64 = 8 << 20;
+/// Least ring memory of one CPU, bytes: some thousand samples with callchains.
+const RING_LEAST: u64 = 512 << 10;
+/// Descriptors for everything that is not an event: mapped files, the capture, tracefs.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
+/// What a recording needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Perf events a thread and CPU.
+    pub events: u64,
+    /// Threads that run now.
+    pub threads: u64,
+    /// CPUs.
+    pub cpus: u64,
+    /// Bytes of one CPU's ring, a power of two.
+    pub ring_bytes: u64,
+}
+
+impl Budget {
+    /// Computes it.
+    #[must_use]
+    pub fn new(events: u64, threads: u64, cpus: u64) -> Self {
+        let share = (RING_TOTAL / cpus.max(1)).clamp(RING_LEAST, RING_MOST);
+        // The largest power of two that is not above the share.
+        let ring_bytes = 1 << share.ilog2();
+        Self { events, threads, cpus, ring_bytes }
+    }
+
+    /// Perf descriptors.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        self.events * self.threads * self.cpus
+    }
+
+    /// Descriptors that the process limit must allow.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        self.descriptors() + OTHER_DESCRIPTORS
+    }
+
+    /// Bytes of all rings.
+    #[must_use]
+    pub fn ring_total(&self) -> u64 {
+        self.ring_bytes * self.cpus
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { events, threads, cpus, ring_bytes } = self;
+        write!(
+            f,
+            "{events} events × {threads} threads × {cpus} CPUs = {} descriptors, \
+             {cpus} rings × {} KiB = {} MiB",
+            self.descriptors(),
+            ring_bytes >> 10,
+            self.ring_total() >> 20,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_big_host_stays_within_bounds() {
+        let big = Budget::new(3, 40, 64);
+        assert_eq!(big.descriptors(), 7680);
+        assert_eq!(big.ring_bytes, 2 << 20);
+        assert_eq!(big.ring_total(), 128 << 20);
+        let text = big.to_string();
+        assert!(text.contains("7680 descriptors") && text.contains("128 MiB"), "{text}");
+    }
+
+    #[test]
+    fn rings_are_powers_of_two_within_their_bounds() {
+        for cpus in 1..=2048 {
+            let budget = Budget::new(1, 1, cpus);
+            assert!(budget.ring_bytes.is_power_of_two());
+            assert!((RING_LEAST..=RING_MOST).contains(&budget.ring_bytes));
+            let most = RING_TOTAL.max(RING_LEAST * cpus);
+            assert!(budget.ring_total() <= most, "{cpus} CPUs");
+        }
+    }
+}

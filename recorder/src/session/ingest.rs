@@ -1,0 +1,275 @@
+//! From ordered records to the capture: each record updates the world, or becomes a sample.
+//!
+//! Decodes with `linux-perf-event-reader`; knows neither rings nor descriptors.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use formats::capture::{
+    CaptureWriter, End, EventDef, FieldValue, Loss, Remark, StackId, WriteStats,
+};
+use formats::limits::Limits;
+use formats::tracepoint::{Field, FieldKind, Value};
+use linux_perf_event_reader::{
+    EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType,
+};
+
+use super::naming::Naming;
+use super::stacks::Stacks;
+use super::world::{MappingSeen, World};
+use crate::sys::record::RawRecord;
+
+/// How samples of one event are read.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// Event id in the capture.
+    pub event: u32,
+    /// Layout of its records.
+    pub layout: RecordParseInfo,
+    /// Fields of the raw part that become arguments, in the order of the event's definition.
+    pub fields: Vec<Field>,
+    /// The field that holds the caller's return address, when the probe could not slide.
+    pub caller: Option<Field>,
+}
+
+/// A file that a followed process has mapped for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMapping {
+    /// Process.
+    pub pid: u32,
+    /// Index of the object.
+    pub object: u32,
+}
+
+/// Counts for the status line and the summary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Samples by event id.
+    pub samples: HashMap<u32, u64>,
+    /// Records that the kernel lost.
+    pub lost: u64,
+    /// Records that could not be understood.
+    pub bad_records: u64,
+}
+
+/// Everything between the rings and the file.
+#[derive(Debug)]
+pub struct Ingest<W> {
+    /// Processes and files.
+    pub world: World,
+    /// The capture.
+    pub writer: CaptureWriter<W>,
+    /// What has been counted.
+    pub counts: Counts,
+    /// Files that have appeared since they were last taken.
+    pub new_mappings: Vec<NewMapping>,
+    stacks: Stacks,
+    naming: Naming,
+    limits: Limits,
+    decoders: HashMap<u64, Decoder>,
+    sideband: RecordParseInfo,
+    remarks: HashMap<String, Remark>,
+    chain: Vec<u64>,
+    raw: Vec<u8>,
+}
+
+impl<W: Write> Ingest<W> {
+    /// `sideband` is the layout of records that are not samples; `max_depth` the kernel's limit on
+    /// callchains.
+    pub fn new(
+        world: World,
+        writer: CaptureWriter<W>,
+        sideband: RecordParseInfo,
+        max_depth: usize,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            world,
+            writer,
+            counts: Counts::default(),
+            new_mappings: Vec::new(),
+            stacks: Stacks::new(max_depth),
+            naming: Naming::default(),
+            limits,
+            decoders: HashMap::new(),
+            sideband,
+            remarks: HashMap::new(),
+            chain: Vec::new(),
+            raw: Vec::new(),
+        }
+    }
+
+    /// Defines an event in the capture.
+    ///
+    /// # Errors
+    /// As [`CaptureWriter::event`].
+    pub fn define(&mut self, event: &EventDef) -> io::Result<()> {
+        self.writer.event(event)
+    }
+
+    /// Says how the samples that carry the kernel's `id` are read.
+    pub fn decode_by(&mut self, id: u64, decoder: Decoder) {
+        self.decoders.insert(id, decoder);
+    }
+
+    /// Takes in a process that runs already.
+    pub fn adopt(&mut self, pid: u32, now: u64) {
+        self.world.adopt(&mut self.writer, pid, now);
+    }
+
+    /// Adds a remark; equal ones are counted.
+    pub fn remark(&mut self, remark: Remark) {
+        let key = format!("{}\0{}", remark.code, remark.text);
+        self.remarks.entry(key).and_modify(|known| known.count += remark.count).or_insert(remark);
+    }
+
+    /// Takes one record, in time order.
+    pub fn record(&mut self, record: &RawRecord<'_>, time_ns: u64, id: u64) {
+        if record.is_sample() {
+            if self.sample(record, time_ns, id).is_none() {
+                self.counts.bad_records += 1;
+            }
+            return;
+        }
+        let record_type = RecordType(record.type_);
+        let data = record.body().raw_data();
+        let parsed = RawEventRecord::new(record_type, record.misc, data, self.sideband).parse();
+        let Ok(parsed) = parsed else {
+            self.counts.bad_records += 1;
+            return;
+        };
+        match parsed {
+            EventRecord::Mmap2(map) => {
+                let path = map.path.as_slice();
+                let Mmap2FileId::InodeAndVersion(inode) = map.file_id else { return };
+                let seen = MappingSeen {
+                    pid: map.pid as u32,
+                    start: map.address,
+                    length: map.length,
+                    offset: map.page_offset,
+                    device: (inode.major, inode.minor),
+                    inode: inode.inode,
+                    path: &path,
+                    time_ns,
+                };
+                if let Some(object) = self.world.mapped(&mut self.writer, &seen) {
+                    self.new_mappings.push(NewMapping { pid: seen.pid, object });
+                }
+            }
+            EventRecord::Comm(comm) if comm.is_execve => {
+                let name = comm.name.as_slice();
+                self.world.executed(&mut self.writer, comm.pid as u32, &name, time_ns);
+            }
+            EventRecord::Fork(fork) if fork.pid != fork.ppid => {
+                self.world.forked(&mut self.writer, fork.pid as u32, fork.ppid as u32, time_ns);
+            }
+            EventRecord::Exit(exit) if exit.pid == exit.tid => {
+                self.world.exited(&mut self.writer, exit.pid as u32, time_ns);
+            }
+            EventRecord::Lost(lost) => self.counts.lost += lost.count,
+            _ => {}
+        }
+    }
+
+    fn sample(&mut self, record: &RawRecord<'_>, time_ns: u64, id: u64) -> Option<()> {
+        let decoder = self.decoders.get(&id)?;
+        let body = record.body().raw_data();
+        let parsed = RawEventRecord::new(RecordType::SAMPLE, record.misc, body, decoder.layout);
+        let Ok(EventRecord::Sample(sample)) = parsed.parse() else { return None };
+        let (pid, tid) = (sample.pid? as u32, sample.tid? as u32);
+        // The idle task and exiting tasks have no process any more.
+        if pid == 0 || pid == u32::MAX {
+            return Some(());
+        }
+        let thread = self.world.thread(&mut self.writer, pid, tid, time_ns)?;
+        self.raw.clear();
+        if let Some(raw) = sample.raw {
+            self.raw.extend_from_slice(&raw.as_slice());
+        }
+        let caller = decoder.caller.as_ref().and_then(|field| match field.read(&self.raw) {
+            Value::U64(address) => Some(address),
+            _ => None,
+        });
+        self.chain.clear();
+        let stack = match sample.callchain {
+            None => StackId::default(),
+            Some(chain) => {
+                self.chain.extend((0..chain.len()).map_while(|at| chain.get(at)));
+                let running = self.world.process(pid)?;
+                let (writer, naming) = (&mut self.writer, &mut self.naming);
+                self.stacks.intern(writer, &self.world, naming, running, &self.chain, caller)
+            }
+        };
+        let values: Vec<FieldValue<'_>> =
+            decoder.fields.iter().map(|field| value(field, &self.raw)).collect();
+        self.writer.sample(decoder.event, time_ns, thread, stack, &values);
+        *self.counts.samples.entry(decoder.event).or_default() += 1;
+        Some(())
+    }
+
+    /// Records how many samples an event lost since the last time.
+    pub fn loss(&mut self, loss: Loss) {
+        self.writer.loss(loss);
+    }
+
+    /// Looks at the JIT maps.
+    pub fn look_at_jit_maps(&mut self, now: u64) {
+        let mut refused = Vec::new();
+        self.world.look_at_jit_maps(&mut self.writer, now, |remark| refused.push(remark));
+        for remark in refused {
+            self.remark(remark);
+        }
+    }
+
+    /// Names what has occurred and writes a chunk.
+    ///
+    /// # Errors
+    /// What writing the file says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let mut remarks = Vec::new();
+        let objects = &mut self.world.objects;
+        self.naming.write(&mut self.writer, objects, &self.limits, |remark| remarks.push(remark));
+        for remark in remarks {
+            self.remark(remark);
+        }
+        self.writer.flush()
+    }
+
+    /// Writes the last chunks.
+    ///
+    /// # Errors
+    /// What writing the file says.
+    pub fn finish(mut self, end: &End) -> io::Result<(W, WriteStats)> {
+        let counted = [
+            ("jit-bad-lines", self.world.bad_jit_lines(), "lines of JIT maps were not understood"),
+            ("bad-records", self.counts.bad_records, "records of the kernel were not understood"),
+            ("too-many-processes", self.world.refused_processes(), "processes were not followed"),
+        ];
+        for (code, count, what) in counted.into_iter().filter(|&(_, count, _)| count > 0) {
+            self.remark(Remark { code: code.into(), text: format!("{count} {what}"), count });
+        }
+        self.flush()?;
+        let mut remarks: Vec<_> = self.remarks.into_values().collect();
+        remarks.sort_by(|a, b| (&a.code, &a.text).cmp(&(&b.code, &b.text)));
+        for remark in &remarks {
+            self.writer.remark(remark)?;
+        }
+        self.writer.finish(end)
+    }
+}
+
+/// One argument of a raw record.
+fn value<'a>(field: &Field, raw: &'a [u8]) -> FieldValue<'a> {
+    if matches!(field.kind, FieldKind::Array { .. } | FieldKind::Opaque) {
+        // Arrays are kept as they lie in the record: the reader knows the element size.
+        let start = field.offset as usize;
+        let bytes = start.checked_add(field.size as usize).and_then(|end| raw.get(start..end));
+        return bytes.map_or(FieldValue::Missing, FieldValue::Bytes);
+    }
+    match field.read(raw) {
+        Value::U64(value) => FieldValue::Int(value),
+        Value::I64(value) => FieldValue::Int(value as u64),
+        Value::Str(bytes) | Value::Bytes(bytes) => FieldValue::Bytes(bytes),
+        _ => FieldValue::Missing,
+    }
+}

@@ -1,0 +1,452 @@
+//! The loop of a recording: waits, drains the rings, looks at JIT maps, flushes, and ends.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use formats::capture::{End, Remark, WriteStats};
+
+use super::arm::Arms;
+use super::drain::Drain;
+use super::error::RecordError;
+use super::ingest::{Ingest, NewMapping};
+use super::status::{Console, Progress};
+use crate::plan::RecordPlan;
+use crate::probe::locate;
+use crate::probe::wanted::Wanted;
+use crate::sys::clock;
+use crate::sys::pidfd::PidFd;
+use crate::sys::poll::Poller;
+use crate::sys::ring::Ring;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::{Child, ChildExit};
+use crate::target::objects::MappedFile;
+use crate::target::procfs;
+
+/// Longest wait. A process can be looked at only while it lives: one that lives for less than this
+/// may leave no command line. Fifty wake-ups a second cost about a thousandth of a CPU.
+const TICK: Duration = Duration::from_millis(20);
+/// Wait when a ring cannot announce its data any more because its first thread has ended.
+const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
+/// A chunk is written at least this often, in nanoseconds: a kill loses less than a second.
+const FLUSH_NS: u64 = 800_000_000;
+/// `PERF_RECORD_FORK` (include/uapi/linux/perf_event.h).
+const FORK: u32 = 7;
+const SIGNALS: u64 = u64::MAX;
+const TARGETS: u64 = u64::MAX - 1;
+
+/// Why a recording ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The command during which was recorded has ended.
+    CommandEnded,
+    /// All targets have ended.
+    TargetEnded,
+    /// The time is over.
+    Duration,
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM or SIGHUP.
+    Terminated,
+    /// The capture cannot be written any further.
+    WriteFailed,
+    /// The rings cannot be read any further.
+    ReadFailed,
+}
+
+impl StopReason {
+    /// The key in the capture.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::CommandEnded => "command-ended",
+            Self::TargetEnded => "target-ended",
+            Self::Duration => "duration",
+            Self::Interrupt => "interrupt",
+            Self::Terminated => "terminated",
+            Self::WriteFailed => "write-failed",
+            Self::ReadFailed => "read-failed",
+        }
+    }
+}
+
+/// What keeps a recording alive.
+#[derive(Debug)]
+pub enum Life {
+    /// The processes that run.
+    Attached(Vec<PidFd>),
+    /// A command, and the processes that are recorded while it runs.
+    During {
+        /// The command.
+        child: Child,
+        /// The targets.
+        targets: Vec<PidFd>,
+    },
+    /// The command is the target.
+    Launched(Child),
+}
+
+/// How a recording went.
+#[derive(Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub reason: StopReason,
+    /// How long it took, nanoseconds.
+    pub duration_ns: u64,
+    /// Samples by event name.
+    pub samples: BTreeMap<String, u64>,
+    /// Records that the kernel lost.
+    pub lost: u64,
+    /// What was written.
+    pub written: WriteStats,
+    /// Exit status of the command, as a shell would say it.
+    pub exit_status: Option<i32>,
+    /// What went wrong after the beginning.
+    pub problems: Vec<String>,
+    /// Probes whose function never appeared.
+    pub missing: Vec<String>,
+}
+
+/// A recording that runs.
+#[derive(Debug)]
+pub struct Session<'p> {
+    plan: &'p RecordPlan,
+    ingest: Ingest<File>,
+    arms: Arms,
+    signals: Signals,
+    life: Life,
+    poller: Poller,
+    wanted: Vec<Wanted>,
+    probed: HashSet<(u64, u64)>,
+    missing: Vec<String>,
+    names: BTreeMap<u32, String>,
+    start_ns: u64,
+    exit: Option<ChildExit>,
+    tick: Duration,
+    problems: Vec<String>,
+}
+
+impl<'p> Session<'p> {
+    /// Everything is open; `probed` are the files whose probes are armed, `missing` the probes that
+    /// were found in no file so far.
+    #[expect(clippy::too_many_arguments, reason = "one call, each argument a part of the session")]
+    pub fn new(
+        plan: &'p RecordPlan,
+        ingest: Ingest<File>,
+        arms: Arms,
+        signals: Signals,
+        life: Life,
+        wanted: Vec<Wanted>,
+        probed: HashSet<(u64, u64)>,
+        missing: Vec<String>,
+    ) -> Result<Self, RecordError> {
+        let poller = Poller::new()?;
+        poller.add(signals.as_fd(), SIGNALS)?;
+        for (index, owner) in arms.ring_owners().enumerate() {
+            poller.add(owner.as_fd(), index as u64)?;
+        }
+        match &life {
+            Life::Attached(targets) | Life::During { targets, .. } => {
+                for target in targets {
+                    poller.add(target.as_fd(), TARGETS)?;
+                }
+            }
+            Life::Launched(_child) => {}
+        }
+        let mut names: BTreeMap<u32, String> =
+            wanted.iter().map(|wanted| (wanted.event, wanted.name.clone())).collect();
+        if plan.frequency.is_some() {
+            names.insert(super::start::CPU_EVENT, "cpu".into());
+        }
+        Ok(Self {
+            plan,
+            ingest,
+            arms,
+            signals,
+            life,
+            poller,
+            wanted,
+            probed,
+            missing,
+            names,
+            start_ns: clock::monotonic_ns()?,
+            exit: None,
+            tick: TICK,
+            problems: Vec::new(),
+        })
+    }
+
+    /// Records until something ends it.
+    pub fn run(mut self, console: &mut Console) -> Summary {
+        let mut drain = Drain::default();
+        let deadline =
+            self.plan.duration.map(|d| self.start_ns.saturating_add(d.as_nanos() as u64));
+        let mut flushed_ns = self.start_ns;
+        let mut shown = (self.start_ns, 0u64);
+        let reason = loop {
+            let now = self.now();
+            let wait = deadline.map_or(self.tick, |deadline| {
+                self.tick.min(Duration::from_nanos(deadline.saturating_sub(now)))
+            });
+            let stop = self.wait(wait);
+            let now = self.now();
+            if let Err(reason) = self.drain(&mut drain, now) {
+                break reason;
+            }
+            self.ingest.look_at_jit_maps(now);
+            self.arm_new_mappings(console);
+            if now - flushed_ns >= FLUSH_NS || self.ingest.writer.wants_flush() {
+                flushed_ns = now;
+                if let Err(reason) = self.flush(now) {
+                    break reason;
+                }
+            }
+            if now - shown.0 >= 1_000_000_000 {
+                shown = self.show(console, now, shown);
+            }
+            if let Some(reason) = stop {
+                break reason;
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                break StopReason::Duration;
+            }
+        };
+        self.finish(&mut drain, reason)
+    }
+
+    fn now(&self) -> u64 {
+        // CLOCK_MONOTONIC cannot fail on Linux; standing still would only delay a flush.
+        clock::monotonic_ns().unwrap_or(self.start_ns)
+    }
+
+    /// Waits for data, signals, ends and time.
+    fn wait(&mut self, wait: Duration) -> Option<StopReason> {
+        let (mut signals, mut targets, mut silent) = (false, false, Vec::new());
+        match self.poller.wait(Some(wait)) {
+            Ok(ready) => {
+                for ready in ready {
+                    match ready.token {
+                        SIGNALS => signals = true,
+                        TARGETS => targets = true,
+                        ring if ready.hung_up => silent.push(ring),
+                        _ => {}
+                    }
+                }
+            }
+            Err(error) => {
+                self.problems.push(error.to_string());
+                return Some(StopReason::ReadFailed);
+            }
+        }
+        for ring in silent {
+            // Its thread has ended: the descriptor would report that for ever.
+            if let Some(owner) = self.arms.ring_owners().nth(ring as usize) {
+                let _gone = self.poller.remove(owner.as_fd());
+            }
+            self.tick = TICK_WITHOUT_WAKEUP;
+        }
+        if signals && let Some(reason) = self.signals() {
+            return Some(reason);
+        }
+        if targets && self.all_targets_ended() {
+            return Some(StopReason::TargetEnded);
+        }
+        None
+    }
+
+    fn signals(&mut self) -> Option<StopReason> {
+        use crate::sys::signals::Received;
+        while let Ok(Some(signal)) = self.signals.next() {
+            match signal {
+                Received::Interrupt => return Some(StopReason::Interrupt),
+                signal if signal.asks_to_stop() => return Some(StopReason::Terminated),
+                _child_ended => {}
+            }
+        }
+        match &mut self.life {
+            Life::Attached(_targets) => None,
+            Life::During { child, .. } => {
+                self.exit = child.try_wait().ok().flatten();
+                self.exit.map(|_exit| StopReason::CommandEnded)
+            }
+            Life::Launched(child) => {
+                self.exit = child.try_wait().ok().flatten();
+                self.exit.map(|_exit| StopReason::TargetEnded)
+            }
+        }
+    }
+
+    fn all_targets_ended(&mut self) -> bool {
+        let (Life::Attached(targets) | Life::During { targets, .. }) = &mut self.life else {
+            return false;
+        };
+        targets.retain(|target| {
+            let ended = target.has_ended();
+            if ended {
+                let _gone = self.poller.remove(target.as_fd());
+            }
+            !ended
+        });
+        targets.is_empty()
+    }
+
+    fn drain(&mut self, drain: &mut Drain, until_ns: u64) -> Result<(), StopReason> {
+        let ingest = &mut self.ingest;
+        let drained = drain.round(&mut self.arms.rings, until_ns, |record, time_ns, id| {
+            ingest.record(record, time_ns, id);
+        });
+        drained.map(|_records| ()).map_err(|error| {
+            self.problems.push(format!("cannot read the rings any further: {error}"));
+            StopReason::ReadFailed
+        })
+    }
+
+    fn flush(&mut self, now: u64) -> Result<(), StopReason> {
+        for loss in self.arms.losses(now) {
+            self.ingest.loss(loss);
+        }
+        self.ingest.flush().map_err(|error| {
+            self.problems.push(self.write_problem(&error));
+            StopReason::WriteFailed
+        })
+    }
+
+    fn write_problem(&self, error: &io::Error) -> String {
+        let readable = self.ingest.writer.stats().bytes;
+        format!(
+            "cannot write {}: {error}; the {} before remain readable",
+            self.plan.output.display(),
+            super::status::size(readable)
+        )
+    }
+
+    /// Arms probes in files that were mapped just now and had not been seen.
+    fn arm_new_mappings(&mut self, console: &mut Console) {
+        for NewMapping { pid, object } in std::mem::take(&mut self.ingest.new_mappings) {
+            let file = self.ingest.world.objects.get(object);
+            let Some(identity) = file.and_then(MappedFile::device_and_inode) else { continue };
+            if !self.probed.insert(identity) {
+                continue;
+            }
+            if let Err(error) = self.arm_object(pid, object) {
+                console.say(&format!("cannot arm a probe in a new mapping of {pid}: {error}"));
+                let text = error.to_string();
+                self.ingest.remark(Remark { code: "late-probe-failed".into(), text, count: 1 });
+            }
+        }
+    }
+
+    fn arm_object(&mut self, pid: u32, object: u32) -> Result<(), RecordError> {
+        let first = self.arms.events();
+        for at in 0..self.wanted.len() {
+            let Some(wanted) = self.wanted.get(at) else { continue };
+            let objects = &self.ingest.world.objects;
+            let sites = locate::sites(wanted, objects, &[object], self.plan.allow_unsafe)?;
+            if sites.is_empty() {
+                continue;
+            }
+            let event = self.names.keys().next_back().copied().unwrap_or_default() + 1;
+            let wanted = Wanted { event, ..wanted.clone() };
+            self.names.insert(event, wanted.name.clone());
+            self.missing.retain(|name| *name != wanted.name);
+            self.arms.probe(&mut self.ingest, &wanted, &sites)?;
+        }
+        if self.arms.events() > first {
+            for tid in procfs::threads(pid) {
+                self.arms.open_thread(&mut self.ingest, tid, first)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, console: &mut Console, now: u64, before: (u64, u64)) -> (u64, u64) {
+        let stats = self.ingest.writer.stats();
+        let seconds = (now - before.0) as f64 / 1e9;
+        console.progress(Progress {
+            seconds: (now - self.start_ns) as f64 / 1e9,
+            samples: stats.samples,
+            rate: (stats.samples - before.1) as f64 / seconds,
+            lost: self.ingest.counts.lost,
+            bytes: stats.bytes,
+        });
+        (now, stats.samples)
+    }
+
+    /// Takes what is left in the rings, writes the last chunks and removes the dynamic events.
+    fn finish(mut self, drain: &mut Drain, reason: StopReason) -> Summary {
+        self.arms.stop();
+        let end_ns = self.now();
+        if reason != StopReason::ReadFailed {
+            // A problem is in the list already, and there is nothing left to stop.
+            let _told = self.drain(drain, u64::MAX);
+        }
+        self.ingest.look_at_jit_maps(end_ns);
+        let losses = self.arms.losses(end_ns);
+        for loss in losses {
+            self.ingest.loss(loss);
+        }
+        self.end_command();
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.extend(self.arms.disarm().iter().map(ToString::to_string));
+        for name in &self.missing {
+            let text = format!("{name}: no file that the target mapped has this function");
+            self.ingest.remark(Remark { code: "function-not-found".into(), text, count: 1 });
+        }
+        let exit_status = self.exit.map(ChildExit::shell_status);
+        let end = End { reason: reason.key().into(), end_ns, exit_status };
+        let counts = self.ingest.counts.clone();
+        let before = self.ingest.writer.stats();
+        let mut samples = BTreeMap::new();
+        for (event, name) in &self.names {
+            let count = counts.samples.get(event).copied().unwrap_or(0);
+            *samples.entry(name.clone()).or_default() += count;
+        }
+        let written = if reason == StopReason::WriteFailed {
+            before
+        } else {
+            match self.ingest.finish(&end) {
+                Ok((_file, stats)) => stats,
+                Err(error) => {
+                    problems.push(format!("cannot write the end of the capture: {error}"));
+                    before
+                }
+            }
+        };
+        Summary {
+            reason,
+            duration_ns: end_ns.saturating_sub(self.start_ns),
+            samples,
+            lost: counts.lost,
+            written,
+            exit_status,
+            problems,
+            missing: self.missing,
+        }
+    }
+
+    /// A command that still runs when the recording is over is asked to end, as perf does.
+    fn end_command(&mut self) {
+        let (Life::During { child, .. } | Life::Launched(child)) = &mut self.life else { return };
+        if self.exit.is_none() {
+            let pid = nix::unistd::Pid::from_raw(child.pid());
+            let _ended_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            self.exit = child.try_wait().ok().flatten();
+        }
+    }
+}
+
+/// Threads that the kernel has opened events for, by their FORK records. Consumes nothing.
+pub fn inherited_threads(rings: &mut [Ring]) -> HashSet<u32> {
+    let mut threads = HashSet::new();
+    for ring in rings {
+        if ring.refresh().is_err() {
+            continue;
+        }
+        // struct: pid, ppid, tid, ptid.
+        let forks = ring.records().flatten().filter(|record| record.type_ == FORK);
+        threads.extend(forks.filter_map(|record| record.body().u32_at(8)));
+    }
+    threads
+}

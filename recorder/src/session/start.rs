@@ -1,0 +1,293 @@
+//! The beginning of a recording: checks the target, says what it will cost, arms, and hands over to
+//! the loop. Whatever fails here leaves nothing behind.
+
+use std::collections::HashSet;
+use std::fs::File;
+
+use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
+use formats::limits::Limits;
+
+use super::arm::{Arms, OpenMode, Sampling};
+use super::budget::Budget;
+use super::error::RecordError;
+use super::ingest::Ingest;
+use super::output::Output;
+use super::run::{Life, Session, Summary};
+use super::status::Console;
+use super::world::World;
+use crate::plan::{RecordPlan, Target};
+use crate::probe::locate;
+use crate::probe::wanted::Wanted;
+use crate::sys::attr::{EventAttr, EventSource};
+use crate::sys::perf::{PerfFd, best_cpu_source};
+use crate::sys::pidfd::PidFd;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::PendingChild;
+use crate::sys::{clock, cpus, rlimit, vdso};
+use crate::target::objects::Objects;
+use crate::target::{launch, procfs};
+use crate::tracefs::{DynamicEvents, Tracefs, sweep_stale};
+
+/// Event id of the time samples.
+pub(super) const CPU_EVENT: u32 = 1;
+
+/// Records as planned.
+///
+/// # Errors
+/// The recording could not begin. What goes wrong later is told in the summary: what has been
+/// recorded is kept.
+pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, RecordError> {
+    // Before anything else: no signal shall end us between arming and the clean-up.
+    let signals = Signals::block_and_open()?;
+    if let Target::Attach { pids, .. } = &plan.target {
+        pids.iter().try_for_each(|&pid| check_target(pid))?;
+    }
+    let wanted = wanted(plan);
+    let dynamic = if wanted.is_empty() { None } else { Some(prepare_tracefs(console)?) };
+    let (output, file) = Output::create(&plan.output)?;
+    match start(plan, wanted, dynamic, file, signals, console) {
+        Ok(session) => Ok(session.run(console)),
+        Err(error) => {
+            output.abandon();
+            Err(error)
+        }
+    }
+}
+
+fn check_target(pid: u32) -> Result<(), RecordError> {
+    if !procfs::alive(pid) {
+        return Err(RecordError::NoSuchProcess { pid });
+    }
+    match procfs::thread_group(pid) {
+        Some(leader) if leader != pid => Err(RecordError::IsThread { tid: pid, pid: leader }),
+        _ => Ok(()),
+    }
+}
+
+fn wanted(plan: &RecordPlan) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    if plan.files {
+        wanted.extend(Wanted::set("fs", CPU_EVENT + 1));
+    }
+    for probe in &plan.probes {
+        wanted.push(Wanted::from_spec(CPU_EVENT + 1 + wanted.len() as u32, probe));
+    }
+    wanted
+}
+
+/// Finds tracefs and removes what dead recorders left.
+fn prepare_tracefs(console: &mut Console) -> Result<DynamicEvents, RecordError> {
+    let tracefs = Tracefs::mount_if_missing()?;
+    match sweep_stale(&tracefs) {
+        Ok(report) if !report.removed.is_empty() => console.say(&format!(
+            "removed {} dynamic events that a killed recorder had left",
+            report.removed.len()
+        )),
+        Ok(_) => {}
+        Err(error) => console.say(&format!("cannot look for left-over dynamic events: {error}")),
+    }
+    Ok(DynamicEvents::new(tracefs)?)
+}
+
+fn start<'p>(
+    plan: &'p RecordPlan,
+    wanted: Vec<Wanted>,
+    dynamic: Option<DynamicEvents>,
+    file: File,
+    signals: Signals,
+    console: &mut Console,
+) -> Result<Session<'p>, RecordError> {
+    let online = cpus::online_cpus()?;
+    let (mut pids, during) = match &plan.target {
+        Target::Attach { pids, during } => (pids.clone(), during.as_slice()),
+        Target::Launch { command } => (Vec::new(), command.as_slice()),
+    };
+    if plan.inherit {
+        pids = pids.iter().flat_map(|&pid| procfs::family(pid)).collect();
+        pids.dedup();
+    }
+    let launching = matches!(plan.target, Target::Launch { .. });
+    let threads: usize = pids.iter().map(|&pid| procfs::threads(pid).len()).sum();
+    let events = 1 + wanted.len() as u64;
+    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64);
+    let allowed = rlimit::raise_open_files(budget.open_files())?.soft;
+    if allowed < budget.open_files() {
+        return Err(RecordError::TooManyDescriptors { budget: budget.to_string(), allowed });
+    }
+    console.say(&format!("arming {budget}"));
+
+    let sampling = plan.frequency.map(|frequency| sampling(frequency, console));
+    let child = match during.split_first() {
+        Some((program, arguments)) => Some(PendingChild::spawn(program, arguments)?),
+        None => None,
+    };
+    let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online)?;
+    let now = ingest_start(&mut ingest, &pids)?;
+    let mode = OpenMode { inherit: plan.inherit, on_exec: launching };
+    let mut arms = Arms::new(online, mode, &budget, dynamic);
+    arms.carrier(&mut ingest, CPU_EVENT, sampling)?;
+
+    let mut probed = HashSet::new();
+    let mut missing = Vec::new();
+    let mapped: Vec<u32> = ingest.world.objects.iter().map(|(index, _)| index).collect();
+    let mut before_exec = Objects::default();
+    let mut among = mapped.clone();
+    if let Some(program) = during.first().filter(|_program| launching && !wanted.is_empty()) {
+        let files = launch::files_of(program);
+        among = files.iter().filter_map(|file| before_exec.intern_path(file)).collect();
+    }
+    probed.extend(identities(if launching { &before_exec } else { &ingest.world.objects }, &among));
+    for wanted in &wanted {
+        let objects = if launching { &before_exec } else { &ingest.world.objects };
+        let sites = locate::sites(wanted, objects, &among, plan.allow_unsafe)?;
+        if !sites.is_empty() {
+            arms.probe(&mut ingest, wanted, &sites)?;
+        } else if launching || (wanted.set == "fs" && plan.frequency.is_some()) {
+            // It may be mapped later; what never is will be said in the summary.
+            missing.push(wanted.name.clone());
+        } else {
+            return Err(locate::not_found(wanted, &ingest.world.objects, &mapped).into());
+        }
+    }
+    let opened = open_targets(&mut arms, &mut ingest, &pids, child.as_ref(), launching, now)?;
+    if opened == 0 && !launching {
+        let pid = pids.first().copied().unwrap_or_default();
+        return Err(RecordError::NoSuchProcess { pid });
+    }
+    let life = match child {
+        Some(child) => {
+            let child = child.release()?;
+            if launching { Life::Launched(child) } else { Life::during(child, &pids) }
+        }
+        None => Life::Attached(watch(&pids)),
+    };
+    Session::new(plan, ingest, arms, signals, life, wanted, probed, missing)
+}
+
+/// Processes that exist are taken in with what they have mapped.
+fn ingest_start(ingest: &mut Ingest<File>, pids: &[u32]) -> Result<u64, RecordError> {
+    let now = clock::monotonic_ns()?;
+    for &pid in pids {
+        ingest.adopt(pid, now);
+    }
+    Ok(now)
+}
+
+/// Opens the events on every thread. Threads that appear meanwhile either inherit, which their FORK
+/// record tells, or are opened in a second pass.
+fn open_targets(
+    arms: &mut Arms,
+    ingest: &mut Ingest<File>,
+    pids: &[u32],
+    child: Option<&PendingChild>,
+    launching: bool,
+    now: u64,
+) -> Result<usize, RecordError> {
+    if let Some(child) = child.filter(|_child| launching) {
+        arms.open_thread(ingest, child.pid() as u32, 0)?;
+        return Ok(1);
+    }
+    let mut opened = 0;
+    let listed: Vec<(u32, u32)> = threads_of(pids);
+    for &(_pid, tid) in &listed {
+        opened += usize::from(arms.open_thread(ingest, tid, 0)?);
+    }
+    // What was mapped between the first look and the first event.
+    for &pid in pids {
+        ingest.world.read_mappings(&mut ingest.writer, pid, now);
+    }
+    let later = threads_of(pids);
+    if later.iter().any(|&(_pid, tid)| !arms.is_open(tid)) {
+        // A FORK record is written when the clone is complete, a moment after /proc shows it.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let inherited = super::run::inherited_threads(&mut arms.rings);
+        for (_pid, tid) in later {
+            if !arms.is_open(tid) && !inherited.contains(&tid) {
+                opened += usize::from(arms.open_thread(ingest, tid, 0)?);
+            }
+        }
+    }
+    Ok(opened)
+}
+
+fn threads_of(pids: &[u32]) -> Vec<(u32, u32)> {
+    pids.iter().flat_map(|&pid| procfs::threads(pid).into_iter().map(move |t| (pid, t))).collect()
+}
+
+fn watch(pids: &[u32]) -> Vec<PidFd> {
+    pids.iter().filter_map(|&pid| PidFd::open(pid as i32).ok()).collect()
+}
+
+impl Life {
+    fn during(child: crate::sys::spawn::Child, pids: &[u32]) -> Self {
+        Self::During { child, targets: watch(pids) }
+    }
+}
+
+fn identities(objects: &Objects, among: &[u32]) -> Vec<(u64, u64)> {
+    among.iter().filter_map(|&index| objects.get(index)?.device_and_inode()).collect()
+}
+
+/// Cycles where there is a PMU, else the clock; without the kernel where that is not allowed.
+fn sampling(frequency: u32, console: &mut Console) -> Sampling {
+    let source = best_cpu_source();
+    if source == EventSource::CpuClock {
+        console.say("no hardware cycle counter here: sampling by cpu-clock");
+    }
+    let probe = EventAttr { callchain: true, ..EventAttr::new(source) };
+    let exclude_kernel = PerfFd::open(&probe, 0, -1).is_err();
+    if exclude_kernel {
+        console.say("kernel frames are left out: kernel.perf_event_paranoid does not allow them");
+    }
+    Sampling { source, frequency, exclude_kernel }
+}
+
+fn open_capture(
+    plan: &RecordPlan,
+    file: File,
+    budget: &Budget,
+    child: Option<&PendingChild>,
+    online: &[u32],
+) -> Result<Ingest<File>, RecordError> {
+    let clocks = clock::clock_pair()?;
+    let uname = nix::sys::utsname::uname()?;
+    let (mode, targets) = match &plan.target {
+        Target::Attach { pids, .. } => ("attach", pids.clone()),
+        Target::Launch { .. } => {
+            ("launch", child.map(|child| child.pid() as u32).into_iter().collect())
+        }
+    };
+    let meta = Meta {
+        recorder: concat!("nrec ", env!("CARGO_PKG_VERSION")).into(),
+        command: plan.command_line.clone(),
+        mode: mode.into(),
+        targets,
+        start_ns: clocks.monotonic_ns,
+        start_wall_ns: clocks.wall_ns,
+        kernel: uname.release().to_string_lossy().into_owned(),
+        arch: uname.machine().to_string_lossy().into_owned(),
+        cpus: online.len() as u32,
+        frequency: plan.frequency.unwrap_or(0),
+        ring_bytes: budget.ring_total(),
+    };
+    let writer = CaptureWriter::create(file, &meta, TableLimits::default())?;
+    let limits = Limits::default();
+    let image = vdso::vdso_image();
+    let no_vdso = image.as_ref().err().map(ToString::to_string);
+    let world = World::new(limits, image.ok());
+    let layout = EventAttr::new(EventSource::Dummy).record_parse_info();
+    let mut ingest = Ingest::new(world, writer, layout, max_stack(), limits);
+    if let Some(text) = no_vdso {
+        ingest.remark(Remark { code: "no-vdso".into(), text, count: 1 });
+    }
+    Ok(ingest)
+}
+
+/// The kernel's limit on callchains; its default where it cannot be read.
+fn max_stack() -> usize {
+    const DEFAULT: usize = 127; // PERF_MAX_STACK_DEPTH, include/uapi/linux/perf_event.h
+    procfs::read("/proc/sys/kernel/perf_event_max_stack")
+        .ok()
+        .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
+        .unwrap_or(DEFAULT)
+}

@@ -126,6 +126,7 @@ impl SymbolIndex {
                 .then(by_table(a).cmp(&by_table(b)))
         });
         let mut entries = keep_best(data, &tables, &found)?;
+        drop_inner_labels(&mut entries);
         close_open_ends(&mut entries, &section_ends(sections));
         let block_end: Vec<u64> =
             entries.chunks(BLOCK).map(|b| b.iter().map(Entry::end).max().unwrap_or(0)).collect();
@@ -277,6 +278,15 @@ fn section_ends(sections: &[Section]) -> Vec<(u64, u64)> {
         .collect();
     ranges.sort_unstable();
     ranges
+}
+
+/// Drops labels without a size inside a sized symbol: they mark a place in it, not another function.
+fn drop_inner_labels(entries: &mut Vec<Entry>) {
+    let mut covered = 0;
+    entries.retain(|entry| {
+        covered = covered.max(entry.end());
+        entry.size != 0 || entry.svma >= covered
+    });
 }
 
 /// Gives symbols without a size the room up to the next symbol, never past their section.

@@ -1,0 +1,209 @@
+//! Opens by path: how many, how many failed and how, how long they took, and which stacks did it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use super::glob::Glob;
+use crate::join::errno;
+use crate::join::opens::Operation;
+use crate::profile::ResolvedStackId;
+use crate::symbolise::Symboliser;
+
+/// Time from the call to the result, nanoseconds. Percentiles are exact (nearest rank).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latency {
+    /// Half took at most this long.
+    pub p50: u64,
+    /// 99 of 100 took at most this long.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+impl Latency {
+    fn of(mut values: Vec<u64>) -> Option<Self> {
+        values.sort_unstable();
+        let rank = |percent: usize| values.get((values.len() * percent).div_ceil(100).max(1) - 1);
+        Some(Self { p50: *rank(50)?, p99: *rank(99)?, max: *values.last()? })
+    }
+}
+
+/// How often something was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenCount {
+    /// All opens.
+    pub count: u64,
+    /// Those with an error.
+    pub failed: u64,
+    /// Those without a result in the capture.
+    pub pending: u64,
+    /// Those that blocked the calling thread.
+    pub synchronous: u64,
+    /// Those that a pool thread did.
+    pub asynchronous: u64,
+}
+
+impl OpenCount {
+    /// Counts operations.
+    #[must_use]
+    pub fn of(operations: &[Operation<'_>]) -> Self {
+        let mut count = Self::default();
+        for operation in operations {
+            count.add(operation);
+        }
+        count
+    }
+
+    fn add(&mut self, operation: &Operation<'_>) {
+        self.count += 1;
+        self.failed += u64::from(operation.errno().is_some());
+        self.pending += u64::from(operation.result.is_none());
+        self.synchronous += u64::from(operation.asynchronous == Some(false));
+        self.asynchronous += u64::from(operation.asynchronous == Some(true));
+    }
+}
+
+/// A stack and how often it opened the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenStack {
+    /// The stack.
+    pub stack: ResolvedStackId,
+    /// How often.
+    pub opens: OpenCount,
+}
+
+/// The opens of one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathOpens<'c> {
+    /// The path as the target gave it; `None` where the kernel could not read it.
+    pub path: Option<&'c [u8]>,
+    /// How often.
+    pub opens: OpenCount,
+    /// Failures by errno name.
+    pub errors: BTreeMap<Cow<'static, str>, u64>,
+    /// Of the opens with a result.
+    pub latency: Option<Latency>,
+    /// The stacks, the most frequent first.
+    pub stacks: Vec<OpenStack>,
+}
+
+/// Which paths to keep.
+#[derive(Debug, Clone, Default)]
+pub struct PathFilter {
+    /// Only paths that fit.
+    pub glob: Option<Glob>,
+    /// Only paths of which an open failed, and of those only the stacks that failed.
+    pub failed: bool,
+}
+
+/// Opens by path, the most frequently opened first.
+pub fn by_path<'c>(
+    operations: &[Operation<'c>],
+    symboliser: &mut Symboliser<'_>,
+    filter: &PathFilter,
+) -> Vec<PathOpens<'c>> {
+    let mut groups: HashMap<Option<&'c [u8]>, Group> = HashMap::new();
+    for operation in operations {
+        let fits = |glob: &Glob| operation.path.is_some_and(|path| glob.matches(path));
+        if !filter.glob.as_ref().is_none_or(fits) {
+            continue;
+        }
+        let stack = symboliser.resolve(operation.stack, operation.start_ns);
+        groups.entry(operation.path).or_default().add(operation, stack);
+    }
+    let mut paths: Vec<PathOpens<'c>> = groups
+        .into_iter()
+        .filter(|(_path, group)| !filter.failed || group.opens.failed > 0)
+        .map(|(path, group)| group.finish(path, filter.failed))
+        .collect();
+    paths.sort_by(|a, b| b.opens.count.cmp(&a.opens.count).then_with(|| a.path.cmp(&b.path)));
+    paths
+}
+
+#[derive(Default)]
+struct Group {
+    opens: OpenCount,
+    errors: BTreeMap<Cow<'static, str>, u64>,
+    latencies: Vec<u64>,
+    stacks: HashMap<ResolvedStackId, OpenCount>,
+}
+
+impl Group {
+    fn add(&mut self, operation: &Operation<'_>, stack: ResolvedStackId) {
+        self.opens.add(operation);
+        self.stacks.entry(stack).or_default().add(operation);
+        self.latencies.extend(operation.latency_ns);
+        if let Some(number) = operation.errno() {
+            *self.errors.entry(errno::name(number)).or_default() += 1;
+        }
+    }
+
+    fn finish(self, path: Option<&[u8]>, failed: bool) -> PathOpens<'_> {
+        let mut stacks: Vec<OpenStack> = self
+            .stacks
+            .into_iter()
+            .map(|(stack, opens)| OpenStack { stack, opens })
+            .filter(|stack| !failed || stack.opens.failed > 0)
+            .collect();
+        stacks.sort_by_key(|s| (std::cmp::Reverse(s.opens.count), s.stack));
+        let latency = Latency::of(self.latencies);
+        PathOpens { path, opens: self.opens, errors: self.errors, latency, stacks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::capture::Frame;
+
+    use super::*;
+    use crate::join::opens::join;
+    use crate::testing::CaptureBuilder;
+
+    #[test]
+    fn percentiles_are_exact() {
+        let of = |values: Vec<u64>| Latency::of(values).map(|l| (l.p50, l.p99, l.max));
+        assert_eq!(of(vec![]), None);
+        assert_eq!(of(vec![7]), Some((7, 7, 7)));
+        assert_eq!(of(vec![9, 1]), Some((1, 9, 9)));
+        assert_eq!(of((1..=100).collect()), Some((50, 99, 100)));
+        assert_eq!(of((1..=1000).rev().collect()), Some((500, 990, 1000)));
+    }
+
+    #[test]
+    fn paths_are_counted_with_their_stacks() {
+        let mut build = CaptureBuilder::new();
+        let t = build.process(10, &[10])[0];
+        build.jit(0, 0, &[(0x1000, 16, b"JS:~a /a.js:1:1"), (0x2000, 16, b"JS:~b /a.js:2:1")]);
+        let jit = |address| Frame::Jit { process: 0, address, call: false };
+        let (a, b) = (build.stack(&[jit(0x1000)]), build.stack(&[jit(0x2000)]));
+        for n in 0..10u64 {
+            build.open(t, 100 + n * 10, 1, "/some", false, if n < 4 { a } else { b });
+            build.cleanup(t, 101 + n * 11, 1, if n < 3 { -2 } else { 9 });
+        }
+        build.open(t, 300, 2, "/fine", true, a);
+        build.cleanup(t, 310, 2, 4);
+        build.open(t, 320, 3, "/fine", true, a);
+        let capture = build.finish();
+        let operations = join(&capture).operations;
+        let mut s = Symboliser::new(&capture);
+        let all = by_path(&operations, &mut s, &PathFilter::default());
+        assert_eq!(all.len(), 2);
+        let some = &all[0];
+        assert_eq!(
+            (some.path, some.opens.count, some.opens.failed),
+            (Some(b"/some".as_slice()), 10, 3)
+        );
+        assert_eq!((some.opens.synchronous, some.opens.asynchronous), (10, 0));
+        assert_eq!(some.errors.get("ENOENT"), Some(&3));
+        assert_eq!(some.latency, Some(Latency { p50: 5, p99: 10, max: 10 }));
+        let stacks: Vec<_> = some.stacks.iter().map(|s| (s.opens.count, s.opens.failed)).collect();
+        assert_eq!(stacks, [(6, 0), (4, 3)]);
+        assert_eq!((all[1].opens.pending, all[1].opens.asynchronous), (1, 2));
+
+        let filter = PathFilter { failed: true, ..PathFilter::default() };
+        let failed = by_path(&operations, &mut s, &filter);
+        assert_eq!((failed.len(), failed[0].opens.count, failed[0].stacks.len()), (1, 10, 1));
+        let filter = PathFilter { glob: Some(Glob::new(b"*fi*")), ..PathFilter::default() };
+        assert_eq!(by_path(&operations, &mut s, &filter)[0].path, Some(b"/fine".as_slice()));
+    }
+}

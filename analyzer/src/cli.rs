@@ -1,0 +1,162 @@
+//! The command line: what was typed becomes a [`Plan`]. Everything clap is in here.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::aggregate::glob::Glob;
+use crate::aggregate::opens::PathFilter;
+use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan};
+
+const EXIT_CODES: &str = "Exit status: 0 done; 1 done, but the capture is incomplete (records were \
+lost, or the file is cut short: said on stderr and in the output); 2 wrong use or failure. A closed \
+pipe is success.";
+
+/// Explains what a capture of nrec (or a perf.data of perf) holds.
+///
+/// The recorded machine is not needed: a capture has everything in it.
+#[derive(Debug, Parser)]
+#[command(name = "nanalyze", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The one-page answer: which JavaScript opened which files, and where the CPU time went
+    Report(ReportArgs),
+    /// A flamegraph: one SVG file that needs nothing else
+    Flamegraph(FlamegraphArgs),
+    /// Everything that happened, in time order, one line an event
+    Events(EventsArgs),
+    /// What is in the capture: target, kernel, clock, events, build-ids, losses
+    Info(FileArgs),
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// Capture of nrec, or perf.data
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct ReportArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// JSON for programs instead of text (docs/report-json.md)
+    #[arg(long)]
+    json: bool,
+    /// Only paths that fit: * is any text, slashes included, ? one character, [a-z] one of a set
+    #[arg(long, value_name = "GLOB")]
+    path: Option<OsString>,
+    /// Only paths of which an open failed, with the stacks that failed
+    #[arg(long)]
+    failed: bool,
+    /// Rows of each table [default: 20; with --json: all]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct FlamegraphArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Set or event whose stacks are drawn: cpu, fs (opens), or the name of a probe
+    /// [default: cpu, or fs if there are no CPU samples]
+    #[arg(short, long, value_name = "EVENT")]
+    event: Option<String>,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "OUT.svg")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct EventsArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Only events of this set (cpu, fs, probe) or name; may be given more than once.
+    /// fs shows each open with its result; uv_fs_open and uv_fs_req_cleanup show the halves
+    #[arg(short, long, value_name = "EVENT")]
+    event: Vec<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// With stacks, leaf first
+    #[arg(long)]
+    stacks: bool,
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// Wrong use, or a request for help: clap says which, and what to print.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Error> {
+    Ok(match Cli::try_parse_from(args)?.command {
+        Command::Report(args) => Plan {
+            file: args.file.file,
+            action: Action::Report(ReportPlan {
+                json: args.json,
+                filter: PathFilter {
+                    glob: args.path.map(|glob| Glob::new(glob.as_bytes())),
+                    failed: args.failed,
+                },
+                top: args.top,
+            }),
+        },
+        Command::Flamegraph(args) => Plan {
+            file: args.file.file,
+            action: Action::Flamegraph(FlamegraphPlan { event: args.event, output: args.output }),
+        },
+        Command::Events(args) => Plan {
+            file: args.file.file,
+            action: Action::Events(EventsPlan {
+                events: args.event,
+                json: args.json,
+                stacks: args.stacks,
+            }),
+        },
+        Command::Info(args) => Plan { file: args.file, action: Action::Info },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(args: &[&str]) -> Result<Plan, clap::Error> {
+        parse(std::iter::once("nanalyze").chain(args.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_is_kept() {
+        let report = plan(&["report", "f", "--json", "--path", "*.js", "--failed", "--top", "3"]);
+        let Action::Report(report) = report.unwrap().action else { panic!() };
+        assert!(report.json && report.filter.failed && report.top == Some(3));
+        assert!(report.filter.glob.unwrap().matches(b"/a.js"));
+        let graph = plan(&["flamegraph", "f", "-e", "fs", "-o", "x.svg"]).unwrap().action;
+        let Action::Flamegraph(graph) = graph else { panic!() };
+        assert_eq!((graph.event.as_deref(), graph.output), (Some("fs"), Some("x.svg".into())));
+        let events = plan(&["events", "f", "-e", "fs", "-e", "cpu", "--json", "--stacks"]);
+        let Action::Events(events) = events.unwrap().action else { panic!() };
+        assert_eq!(events.events, ["fs", "cpu"]);
+        assert!(events.json && events.stacks);
+        assert!(matches!(plan(&["info", "f"]).unwrap().action, Action::Info));
+        for wrong in [&["report"][..], &["nothing", "f"], &["report", "f", "--top", "x"], &[]] {
+            assert_eq!(plan(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+        assert_eq!(plan(&["--help"]).unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,110 @@
+//! The `events` command: everything that happened, in time order, one line or one JSON line each.
+//! Both halves of an open are one line. It must not aggregate anything.
+
+mod line;
+
+use std::io::{self, Write};
+
+use formats::capture::Capture;
+
+use crate::join::opens::{self, Operation};
+use crate::plan::EventsPlan;
+use crate::report::style::Style;
+use crate::symbolise::Symboliser;
+
+/// Name of joined opens in the output; also the set that records their halves.
+pub const OPEN_EVENT: &str = "fs";
+
+/// One thing that happened, still as numbers.
+#[derive(Debug, Clone, Copy)]
+enum Row {
+    /// Index into the joined operations.
+    Open(usize),
+    /// Index into the capture's samples, and the row in it.
+    Sample(usize, usize),
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Lines of events.
+    pub events: u64,
+}
+
+/// Writes the events that the plan asks for.
+///
+/// # Errors
+/// What writing says.
+pub fn write(
+    capture: &Capture,
+    plan: &EventsPlan,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<Written> {
+    let joined = opens::join(capture).operations;
+    let mut symboliser = Symboliser::new(capture);
+    let mut writer = line::LineWriter { capture, plan, style, out };
+    let mut written = Written::default();
+    for (time, row) in rows(capture, &joined, plan) {
+        match row {
+            Row::Open(at) => {
+                let Some(operation) = joined.get(at) else { continue };
+                let stack = plan.stacks.then(|| symboliser.resolve(operation.stack, time));
+                writer.open(operation, stack, symboliser.profile())?;
+            }
+            Row::Sample(of, at) => {
+                let Some(samples) = capture.samples.get(of) else { continue };
+                let id = samples.stack.get(at).copied().unwrap_or(0);
+                let stack = plan.stacks.then(|| symboliser.resolve(id, time));
+                writer.sample(samples, at, stack, symboliser.profile())?;
+            }
+        }
+        written.events += 1;
+    }
+    Ok(written)
+}
+
+/// The chosen rows in time order.
+fn rows(capture: &Capture, joined: &[Operation<'_>], plan: &EventsPlan) -> Vec<(u64, Row)> {
+    let asked = |name: &str| plan.events.iter().any(|event| event == name);
+    let mut rows: Vec<(u64, Row)> = Vec::new();
+    if plan.events.is_empty() || asked(OPEN_EVENT) {
+        rows.extend(joined.iter().enumerate().map(|(at, open)| (open.start_ns, Row::Open(at))));
+    }
+    for (of, samples) in capture.samples.iter().enumerate() {
+        // Of a damaged capture, samples without a definition are still shown.
+        let wanted = match capture.event(samples.event) {
+            // A half is shown by itself only where its own name was asked for.
+            Some(def) if opens::is_half(def) => asked(&def.name),
+            Some(def) => plan.events.is_empty() || asked(&def.name) || asked(&def.set),
+            None => plan.events.is_empty(),
+        };
+        if wanted {
+            let times = samples.time_ns.iter().enumerate();
+            rows.extend(times.map(|(at, &time)| (time, Row::Sample(of, at))));
+        }
+    }
+    // Stable: at one time the order is that of the capture.
+    rows.sort_by_key(|&(time, _row)| time);
+    rows
+}
+
+/// Names that `-e` accepts for this capture: its sets and its events.
+#[must_use]
+pub fn known_names(capture: &Capture) -> Vec<&str> {
+    let mut known: Vec<&str> = Vec::new();
+    for def in &capture.events {
+        for name in [&def.set, &def.name] {
+            if !name.is_empty() && !known.contains(&name.as_str()) {
+                known.push(name);
+            }
+        }
+    }
+    known
+}
+
+/// Whether `-e` names anything in this capture.
+#[must_use]
+pub fn is_known(capture: &Capture, name: &str) -> bool {
+    capture.events.iter().any(|def| def.name == name || def.set == name)
+}

@@ -1,0 +1,238 @@
+//! One event as a line of text or of JSON. It must not choose or order events.
+
+use std::io::{self, Write};
+
+use formats::capture::{Capture, FieldDef, FieldType, Samples};
+use formats::text::{Clean, clean_string};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::OPEN_EVENT;
+use crate::join::opens::Operation;
+use crate::join::{errno, flags};
+use crate::plan::EventsPlan;
+use crate::profile::{Profile, ResolvedStackId};
+use crate::report::frames::{JsonFrame, hex};
+use crate::report::stacks::{Line, full};
+use crate::report::style::Style;
+use crate::report::text::write_lines;
+use crate::report::units::duration;
+
+/// Longest name and text argument in a line of text, characters.
+const TEXT_CHARS: usize = 400;
+
+#[derive(Serialize)]
+struct JsonEvent<'e> {
+    event: &'e str,
+    time_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tid: Option<u32>,
+    args: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<Vec<JsonFrame<'e>>>,
+}
+
+/// Where something happened.
+#[derive(Clone, Copy)]
+struct Place {
+    time_ns: u64,
+    pid: u32,
+    tid: u32,
+}
+
+pub(super) struct LineWriter<'c, 'o> {
+    pub(super) capture: &'c Capture,
+    pub(super) plan: &'c EventsPlan,
+    pub(super) style: Style,
+    pub(super) out: &'o mut dyn Write,
+}
+
+impl LineWriter<'_, '_> {
+    pub(super) fn open(
+        &mut self,
+        open: &Operation<'_>,
+        stack: Option<ResolvedStackId>,
+        profile: &Profile,
+    ) -> io::Result<()> {
+        let place = Place { time_ns: open.start_ns, pid: open.pid, tid: open.tid };
+        if self.plan.json {
+            let args = self.open_args(open);
+            return self.json(OPEN_EVENT, place, args, stack, profile);
+        }
+        let path =
+            open.path.map_or("(not readable)".to_owned(), |path| clean_string(path, TEXT_CHARS));
+        let mut text = format!("open {path}");
+        if let Some(bits) = open.flags {
+            text.push_str(&format!(" {}", flags::text(bits as u32, &self.capture.meta.arch)));
+            if bits as u32 & flags::O_CREAT != 0 {
+                text.push_str(&open.mode.map_or(String::new(), |mode| format!(" {mode:#o}")));
+            }
+        }
+        match (open.result, open.errno()) {
+            (_, Some(number)) => text.push_str(&format!(" = {}", errno::name(number))),
+            (Some(result), None) => text.push_str(&format!(" = {result}")),
+            (None, None) => text.push_str(" = ?"),
+        }
+        if let Some(latency) = open.latency_ns {
+            text.push_str(&format!(" <{}>", duration(latency)));
+        }
+        if let Some(asynchronous) = open.asynchronous {
+            text.push_str(if asynchronous { " async" } else { " sync" });
+        }
+        self.text(OPEN_EVENT, place, &text, stack, profile)
+    }
+
+    pub(super) fn sample(
+        &mut self,
+        samples: &Samples,
+        row: usize,
+        stack: Option<ResolvedStackId>,
+        profile: &Profile,
+    ) -> io::Result<()> {
+        let thread = samples.thread.get(row).and_then(|&at| self.capture.threads.get(at as usize));
+        let process = thread.and_then(|t| self.capture.processes.get(t.process as usize));
+        let place = Place {
+            time_ns: samples.time_ns.get(row).copied().unwrap_or(0),
+            pid: process.map_or(0, |process| process.pid),
+            tid: thread.map_or(0, |thread| thread.tid),
+        };
+        let def = self.capture.event(samples.event);
+        let fallback = format!("event {}", samples.event);
+        let name = def.map_or(fallback.as_str(), |def| match def.set.as_str() {
+            "cpu" => "cpu",
+            _ => &def.name,
+        });
+        let name = Clean::text(name).to_string();
+        let fields: &[FieldDef] = def.map_or(&[], |def| &def.fields);
+        let words = samples.fields.iter().map(|column| column.get(row).copied());
+        let fields = fields.iter().zip(words).filter_map(|(field, word)| Some((field, word?)));
+        if self.plan.json {
+            let mut args = Map::new();
+            for (field, word) in fields {
+                self.argument(field, word, &mut args);
+            }
+            return self.json(&name, place, args, stack, profile);
+        }
+        let args: Vec<String> = fields
+            .map(|(field, word)| {
+                let value = match field.kind {
+                    FieldType::Unsigned => word.to_string(),
+                    FieldType::Signed => (word as i64).to_string(),
+                    FieldType::Hex => format!("{word:#x}"),
+                    FieldType::String => self
+                        .capture
+                        .string(word)
+                        .map_or("?".to_owned(), |text| clean_string(text, TEXT_CHARS)),
+                    FieldType::Bytes => self.capture.string(word).map_or("?".to_owned(), hex),
+                };
+                format!("{}={value}", Clean::text(&field.name))
+            })
+            .collect();
+        self.text(&name, place, &args.join(" "), stack, profile)
+    }
+
+    fn open_args(&self, open: &Operation<'_>) -> Map<String, Value> {
+        let mut args = Map::new();
+        args.insert("operation".into(), json!("open"));
+        if let Some(path) = open.path {
+            put_text("path", path, &mut args);
+        }
+        if let Some(bits) = open.flags {
+            args.insert("flags".into(), json!(flags::text(bits as u32, &self.capture.meta.arch)));
+        }
+        if let Some(mode) = open.mode {
+            args.insert("mode".into(), json!(mode));
+        }
+        if let Some(asynchronous) = open.asynchronous {
+            args.insert("async".into(), json!(asynchronous));
+        }
+        match (open.result, open.errno()) {
+            (_, Some(number)) => args.insert("errno".into(), json!(errno::name(number))),
+            (Some(result), None) => args.insert("result".into(), json!(result)),
+            (None, None) => None,
+        };
+        if let Some(latency) = open.latency_ns {
+            args.insert("latency_ns".into(), json!(latency));
+        }
+        args
+    }
+
+    /// An argument that the kernel could not read is absent.
+    fn argument(&self, field: &FieldDef, word: u64, args: &mut Map<String, Value>) {
+        let name = Clean::text(&field.name).to_string();
+        match field.kind {
+            FieldType::Unsigned | FieldType::Hex => {
+                args.insert(name, json!(word));
+            }
+            FieldType::Signed => {
+                args.insert(name, json!(word as i64));
+            }
+            FieldType::String => {
+                if let Some(text) = self.capture.string(word) {
+                    put_text(&name, text, args);
+                }
+            }
+            FieldType::Bytes => {
+                if let Some(bytes) = self.capture.string(word) {
+                    args.insert(name, json!(hex(bytes)));
+                }
+            }
+        }
+    }
+
+    fn json(
+        &mut self,
+        event: &str,
+        place: Place,
+        args: Map<String, Value>,
+        stack: Option<ResolvedStackId>,
+        profile: &Profile,
+    ) -> io::Result<()> {
+        let known = |number: u32| Some(number).filter(|&number| number > 0);
+        let line = JsonEvent {
+            event,
+            time_ns: place.time_ns,
+            pid: known(place.pid),
+            tid: known(place.tid),
+            args,
+            frames: stack.map(|stack| JsonFrame::stack(profile, stack)),
+        };
+        serde_json::to_writer(&mut *self.out, &line)?;
+        self.out.write_all(b"\n")
+    }
+
+    fn text(
+        &mut self,
+        event: &str,
+        place: Place,
+        text: &str,
+        stack: Option<ResolvedStackId>,
+        profile: &Profile,
+    ) -> io::Result<()> {
+        let since = place.time_ns.saturating_sub(self.capture.meta.start_ns);
+        let (seconds, micros) = (since / 1_000_000_000, since % 1_000_000_000 / 1_000);
+        let Place { pid, tid, .. } = place;
+        let head = format!("{seconds:>5}.{micros:06} {pid}/{tid}");
+        write!(self.out, "{} {}", self.style.dim(&head), self.style.heading(event))?;
+        if !text.is_empty() {
+            write!(self.out, " {text}")?;
+        }
+        writeln!(self.out)?;
+        if let Some(stack) = stack {
+            let lines: Vec<Line> = profile.leaf_first(stack).map(full).collect();
+            write_lines(&lines, "        ", self.style, self.out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Text as it can be shown, and beside it the bytes themselves where they had to be changed.
+fn put_text(name: &str, text: &[u8], args: &mut Map<String, Value>) {
+    let shown = Clean(text).to_string();
+    if shown.as_bytes() != text {
+        args.insert(format!("{name}_bytes"), json!(hex(text)));
+    }
+    args.insert(name.to_owned(), json!(shown));
+}

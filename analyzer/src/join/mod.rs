@@ -1,0 +1,6 @@
+//! Samples put together to what the user's program did. A join knows events by name and arguments by
+//! name, never by position, and nothing of how its result is shown.
+
+pub mod errno;
+pub mod flags;
+pub mod opens;

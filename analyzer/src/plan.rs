@@ -1,0 +1,58 @@
+//! What the user asked for, as plain data: nothing below the command line knows how it was typed.
+
+use std::path::PathBuf;
+
+use crate::aggregate::opens::PathFilter;
+
+/// One run of the program.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The capture or perf.data.
+    pub file: PathBuf,
+    /// What to do with it.
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// The one-page answer.
+    Report(ReportPlan),
+    /// A flamegraph as SVG.
+    Flamegraph(FlamegraphPlan),
+    /// One line an event.
+    Events(EventsPlan),
+    /// What is in the capture.
+    Info,
+}
+
+/// The one-page answer.
+#[derive(Debug, Clone, Default)]
+pub struct ReportPlan {
+    /// JSON instead of text.
+    pub json: bool,
+    /// Which paths.
+    pub filter: PathFilter,
+    /// Rows of each table.
+    pub top: Option<usize>,
+}
+
+/// A flamegraph.
+#[derive(Debug, Clone, Default)]
+pub struct FlamegraphPlan {
+    /// Set or event name; `cpu` if there are CPU samples, else `fs`.
+    pub event: Option<String>,
+    /// Where to; standard output if absent.
+    pub output: Option<PathBuf>,
+}
+
+/// A list of events.
+#[derive(Debug, Clone, Default)]
+pub struct EventsPlan {
+    /// Sets or event names; all if empty.
+    pub events: Vec<String>,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// With stacks.
+    pub stacks: bool,
+}

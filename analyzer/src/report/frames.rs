@@ -1,0 +1,79 @@
+//! A frame and a process as JSON has them. Every missing value is absent.
+
+use formats::capture::Process;
+use formats::text::clean_string;
+use serde::Serialize;
+
+use crate::profile::{Profile, ResolvedFrame, ResolvedStackId};
+
+/// Longest command line that is shown, characters.
+const CMDLINE_CHARS: usize = 4096;
+
+/// One level of a stack.
+#[derive(Debug, Serialize)]
+pub struct JsonFrame<'p> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unresolved: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    inferred: bool,
+}
+
+impl<'p> JsonFrame<'p> {
+    /// The frame as JSON has it.
+    #[must_use]
+    pub fn new(frame: &'p ResolvedFrame) -> Self {
+        let text = |text: &'p str| Some(text).filter(|text| !text.is_empty());
+        Self {
+            kind: frame.kind.key(),
+            function: text(&frame.function),
+            file: frame.file.as_deref().and_then(text),
+            line: frame.line,
+            column: frame.column,
+            module: frame.module.as_deref().and_then(text),
+            unresolved: frame.unresolved.map(crate::profile::Reason::key),
+            inferred: frame.inferred,
+        }
+    }
+
+    /// The frames of a stack, leaf first.
+    #[must_use]
+    pub fn stack(profile: &'p Profile, stack: ResolvedStackId) -> Vec<Self> {
+        profile.leaf_first(stack).map(Self::new).collect()
+    }
+}
+
+/// The arguments of a process joined by one space; `None` where they are not known.
+#[must_use]
+pub fn cmdline(process: &Process) -> Option<String> {
+    let text = process.cmdline.strip_suffix(b"\0").unwrap_or(&process.cmdline);
+    let text: Vec<u8> = text.iter().map(|&b| if b == 0 { b' ' } else { b }).collect();
+    Some(clean_string(&text, CMDLINE_CHARS)).filter(|text| !text.is_empty())
+}
+
+/// The short name of a process.
+#[must_use]
+pub fn comm(process: &Process) -> Option<String> {
+    Some(clean_string(&process.comm, CMDLINE_CHARS)).filter(|text| !text.is_empty())
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String cannot fail.
+        let _written = write!(out, "{byte:02x}");
+        out
+    })
+}

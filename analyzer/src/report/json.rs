@@ -1,0 +1,284 @@
+//! The report for programs. Keys are documented in docs/report-json.md and only ever added.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use formats::capture::Remark;
+use formats::text::{Clean, clean_string};
+use serde::Serialize;
+
+use super::Report;
+use super::frames::{JsonFrame, cmdline, comm, hex};
+use crate::aggregate::losses::EventCount;
+use crate::aggregate::opens::{Latency, OpenCount, OpenStack, PathOpens};
+use crate::aggregate::quality::Named;
+use crate::profile::{Profile, Reason};
+
+/// Stands for a path that the kernel could not read.
+pub const UNREADABLE_PATH: &str = "(not readable)";
+/// Longest remark, event name or source that is shown, characters.
+const TEXT_CHARS: usize = 4096;
+
+#[derive(Serialize)]
+struct Top<'r> {
+    schema: &'static str,
+    capture: CaptureInfo<'r>,
+    stacks: Quality,
+    opens: Vec<Opens<'r>>,
+    opens_total: OpensTotal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cpu<'r>>,
+    remarks: Vec<RemarkInfo>,
+}
+
+#[derive(Serialize)]
+struct CaptureInfo<'r> {
+    duration_ns: u64,
+    processes: Vec<ProcessInfo>,
+    events: u64,
+    lost: u64,
+    dropped: u64,
+    complete: bool,
+    problems: &'r [String],
+    by_event: Vec<EventInfo>,
+}
+
+#[derive(Serialize)]
+struct ProcessInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<String>,
+}
+
+#[derive(Serialize)]
+struct EventInfo {
+    event: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    set: String,
+    samples: u64,
+    lost: u64,
+    dropped: u64,
+}
+
+#[derive(Serialize)]
+struct NamedFrames {
+    total: u64,
+    named: u64,
+}
+
+#[derive(Serialize)]
+struct Quality {
+    js_frames: NamedFrames,
+    native_frames: NamedFrames,
+    kernel_frames: NamedFrames,
+    inferred_frames: u64,
+    unresolved: Vec<Unresolved>,
+}
+
+#[derive(Serialize)]
+struct Unresolved {
+    reason: &'static str,
+    frames: u64,
+    sentence: &'static str,
+    remedy: &'static str,
+}
+
+#[derive(Serialize)]
+struct OpensTotal {
+    paths: usize,
+    #[serde(flatten)]
+    opens: Counts,
+    results_without_open: u64,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    count: u64,
+    failed: u64,
+    pending: u64,
+    synchronous: u64,
+    asynchronous: u64,
+}
+
+#[derive(Serialize)]
+struct Opens<'r> {
+    path: Cow<'r, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    path_unreadable: bool,
+    #[serde(flatten)]
+    opens: Counts,
+    errors: &'r BTreeMap<Cow<'static, str>, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ns: Option<LatencyInfo>,
+    stacks: Vec<Stack<'r>>,
+}
+
+#[derive(Serialize)]
+struct LatencyInfo {
+    p50: u64,
+    p99: u64,
+    max: u64,
+}
+
+#[derive(Serialize)]
+struct Stack<'r> {
+    #[serde(flatten)]
+    opens: Counts,
+    frames: Vec<JsonFrame<'r>>,
+}
+
+#[derive(Serialize)]
+struct Cpu<'r> {
+    samples: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period_ns: Option<u64>,
+    functions: Vec<Function<'r>>,
+}
+
+#[derive(Serialize)]
+struct Function<'r> {
+    self_samples: u64,
+    total_samples: u64,
+    #[serde(flatten)]
+    frame: JsonFrame<'r>,
+}
+
+#[derive(Serialize)]
+struct RemarkInfo {
+    code: String,
+    text: String,
+    count: u64,
+}
+
+/// Writes the report as one JSON document. `top` bounds paths, stacks of a path, and functions.
+///
+/// # Errors
+/// What writing says.
+pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+    let top = top.unwrap_or(usize::MAX);
+    let (lost, dropped) = report.lost();
+    let document = Top {
+        schema: "nanalyze.report/1",
+        capture: CaptureInfo {
+            duration_ns: report.duration_ns(),
+            processes: report
+                .capture
+                .processes
+                .iter()
+                .map(|process| ProcessInfo {
+                    pid: (process.pid > 0).then_some(process.pid),
+                    comm: comm(process),
+                    cmdline: cmdline(process),
+                })
+                .filter(|process| process.pid.is_some())
+                .collect(),
+            events: report.events.iter().map(|event| event.samples).sum(),
+            lost,
+            dropped,
+            complete: report.problems.is_empty(),
+            problems: &report.problems,
+            by_event: report.events.iter().map(event).collect(),
+        },
+        stacks: Quality {
+            js_frames: named(report.quality.js),
+            native_frames: named(report.quality.native),
+            kernel_frames: named(report.quality.kernel),
+            inferred_frames: report.quality.inferred,
+            unresolved: report.quality.unresolved.iter().map(unresolved).collect(),
+        },
+        opens: report
+            .paths
+            .iter()
+            .take(top)
+            .map(|path| opens(path, &report.profile, top))
+            .collect(),
+        opens_total: OpensTotal {
+            paths: report.paths.len(),
+            opens: counts(report.opens),
+            results_without_open: report.results_without_open,
+        },
+        cpu: report.cpu.as_ref().map(|cpu| Cpu {
+            samples: cpu.samples,
+            source: clean_string(cpu.source.as_bytes(), TEXT_CHARS),
+            period_ns: cpu.period_ns,
+            functions: cpu
+                .functions
+                .iter()
+                .take(top)
+                .filter_map(|share| {
+                    Some(Function {
+                        self_samples: share.self_samples,
+                        total_samples: share.total_samples,
+                        frame: JsonFrame::new(report.profile.get(share.frame)?),
+                    })
+                })
+                .collect(),
+        }),
+        remarks: report.capture.remarks.iter().map(remark).collect(),
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    out.write_all(b"\n")
+}
+
+fn event(event: &EventCount) -> EventInfo {
+    EventInfo {
+        event: clean_string(event.event.as_bytes(), TEXT_CHARS),
+        set: clean_string(event.set.as_bytes(), TEXT_CHARS),
+        samples: event.samples,
+        lost: event.lost,
+        dropped: event.dropped,
+    }
+}
+
+fn named(named: Named) -> NamedFrames {
+    NamedFrames { total: named.total, named: named.named }
+}
+
+fn unresolved(&(reason, frames): &(Reason, u64)) -> Unresolved {
+    Unresolved {
+        reason: reason.key(),
+        frames,
+        sentence: reason.sentence(),
+        remedy: reason.remedy(),
+    }
+}
+
+fn counts(opens: OpenCount) -> Counts {
+    let OpenCount { count, failed, pending, synchronous, asynchronous } = opens;
+    Counts { count, failed, pending, synchronous, asynchronous }
+}
+
+fn opens<'r>(path: &'r PathOpens<'_>, profile: &'r Profile, top: usize) -> Opens<'r> {
+    let shown = path.path.map(|path| Clean(path).to_string());
+    // The path itself, where the shown one had to be changed.
+    let differs = path.path.filter(|&path| shown.as_deref().map(str::as_bytes) != Some(path));
+    Opens {
+        path_bytes: differs.map(hex),
+        path_unreadable: path.path.is_none(),
+        path: shown.map_or(Cow::Borrowed(UNREADABLE_PATH), Cow::Owned),
+        opens: counts(path.opens),
+        errors: &path.errors,
+        latency_ns: path.latency.map(|Latency { p50, p99, max }| LatencyInfo { p50, p99, max }),
+        stacks: path.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect(),
+    }
+}
+
+fn stack_of<'r>(stack: &OpenStack, profile: &'r Profile) -> Stack<'r> {
+    Stack { opens: counts(stack.opens), frames: JsonFrame::stack(profile, stack.stack) }
+}
+
+fn remark(remark: &Remark) -> RemarkInfo {
+    RemarkInfo {
+        code: clean_string(remark.code.as_bytes(), TEXT_CHARS),
+        text: clean_string(remark.text.as_bytes(), TEXT_CHARS),
+        count: remark.count,
+    }
+}

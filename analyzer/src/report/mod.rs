@@ -1,0 +1,117 @@
+//! The one-page answer: gathers what every section needs from a capture. How it is shown is the
+//! business of [`text`] and [`json`], which see nothing but a [`Report`] and a writer.
+
+pub mod frames;
+pub mod json;
+pub mod stacks;
+pub mod style;
+pub mod text;
+pub mod units;
+
+#[cfg(test)]
+mod tests;
+
+use formats::capture::Capture;
+
+use crate::aggregate::count_stacks;
+use crate::aggregate::cpu::{self, FunctionShare};
+use crate::aggregate::losses::{self, EventCount};
+use crate::aggregate::opens::{self as by_path, OpenCount, PathFilter, PathOpens};
+use crate::aggregate::quality::StackQuality;
+use crate::join::opens;
+use crate::profile::Profile;
+use crate::symbolise::Symboliser;
+
+/// The set of time samples.
+pub const CPU_SET: &str = "cpu";
+
+/// What CPU samples say.
+#[derive(Debug, Clone)]
+pub struct CpuReport {
+    /// Samples taken.
+    pub samples: u64,
+    /// What the kernel counted, for example `cpu-clock`.
+    pub source: String,
+    /// Nanoseconds that a sample stands for, if one number holds for all.
+    pub period_ns: Option<u64>,
+    /// Functions, the most expensive first.
+    pub functions: Vec<FunctionShare>,
+}
+
+/// Everything that the report shows.
+#[derive(Debug)]
+pub struct Report<'c> {
+    /// The capture.
+    pub capture: &'c Capture,
+    /// Its stacks.
+    pub profile: Profile,
+    /// Opens by path, filtered as asked, all of them.
+    pub paths: Vec<PathOpens<'c>>,
+    /// All opens of the capture, whatever the filter.
+    pub opens: OpenCount,
+    /// Results of opens that began before the recording.
+    pub results_without_open: u64,
+    /// CPU time, if it was recorded.
+    pub cpu: Option<CpuReport>,
+    /// How good the stacks are.
+    pub quality: StackQuality,
+    /// Samples and losses by event.
+    pub events: Vec<EventCount>,
+    /// What makes the capture incomplete.
+    pub problems: Vec<String>,
+}
+
+impl<'c> Report<'c> {
+    /// Gathers the report.
+    #[must_use]
+    pub fn new(capture: &'c Capture, filter: &PathFilter) -> Self {
+        let mut symboliser = Symboliser::new(capture);
+        let joined = opens::join(capture);
+        let paths = by_path::by_path(&joined.operations, &mut symboliser, filter);
+        let time = count_stacks(capture, &mut symboliser, |event| event.set == CPU_SET);
+        // Results have no stack of interest: they would count every asynchronous open twice.
+        let others = count_stacks(capture, &mut symboliser, |event| {
+            event.set != CPU_SET && !(opens::is_half(event) && event.name == opens::CLEANUP)
+        });
+        let profile = symboliser.into_profile();
+        let quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
+        let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
+            let defs: Vec<_> = capture.events.iter().filter(|e| e.set == CPU_SET).collect();
+            let mut sources: Vec<&str> = defs.iter().map(|e| e.source.as_str()).collect();
+            sources.dedup();
+            let period = defs.first().and_then(|def| def.period_ns);
+            CpuReport {
+                samples: time.total(),
+                source: sources.join(", "),
+                period_ns: period.filter(|_ns| defs.iter().all(|def| def.period_ns == period)),
+                functions: cpu::functions(&profile, &time),
+            }
+        });
+        Self {
+            capture,
+            profile,
+            paths,
+            opens: OpenCount::of(&joined.operations),
+            results_without_open: joined.results_without_open,
+            cpu,
+            quality,
+            events: losses::by_event(capture),
+            problems: losses::problems(capture),
+        }
+    }
+
+    /// Recorded time in nanoseconds.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.capture.end_ns().saturating_sub(self.capture.meta.start_ns)
+    }
+
+    /// Records that are missing, lost by the kernel and dropped by the recorder.
+    #[must_use]
+    pub fn lost(&self) -> (u64, u64) {
+        let sum = |count: fn(&EventCount) -> u64| {
+            self.events.iter().map(count).fold(0, u64::saturating_add)
+        };
+        (sum(|event| event.lost), sum(|event| event.dropped))
+    }
+}

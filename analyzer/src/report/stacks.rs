@@ -1,0 +1,181 @@
+//! A stack as lines for people: the frames of the application in full, everything else folded. It
+//! must not know what the stack did or how often.
+
+use super::units::counted;
+use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
+
+/// Frames of the application that are shown of one stack.
+const FRAMES: usize = 12;
+/// Frames that are shown of a stack in which no application is seen.
+const INTERNAL_FRAMES: usize = 6;
+/// Functions of Node that are named in a fold.
+const FOLDED_NAMES: usize = 4;
+
+/// One line of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A frame: function and place.
+    Frame {
+        /// Function name.
+        function: String,
+        /// `file:line:column`, or the module.
+        place: Option<String>,
+    },
+    /// Several frames, in words.
+    Folded(String),
+}
+
+/// Whether a frame is JavaScript of the application: neither Node's own nor nameless.
+#[must_use]
+pub fn is_application(frame: &ResolvedFrame) -> bool {
+    frame.kind == Kind::Js && frame.unresolved.is_none() && !is_node(frame)
+}
+
+fn is_node(frame: &ResolvedFrame) -> bool {
+    let file = frame.file.as_deref().unwrap_or_default();
+    // Node before 16 wrote its own modules without the scheme.
+    file.starts_with("node:") || file.starts_with("internal/")
+}
+
+/// The lines of a stack, leaf first.
+#[must_use]
+pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
+    let frames: Vec<&ResolvedFrame> = profile.leaf_first(stack).collect();
+    let application = frames.iter().any(|frame| is_application(frame));
+    let shown = |frame: &ResolvedFrame| {
+        if application {
+            is_application(frame)
+        } else {
+            frame.kind == Kind::Js && frame.unresolved.is_none()
+        }
+    };
+    let limit = if application { FRAMES } else { INTERNAL_FRAMES };
+    let total = frames.iter().filter(|frame| shown(frame)).count();
+    let mut lines = Vec::new();
+    let mut folded: Vec<&ResolvedFrame> = Vec::new();
+    let mut used = 0;
+    for frame in &frames {
+        if !shown(frame) {
+            folded.push(frame);
+            continue;
+        }
+        if used == limit {
+            lines.extend(fold(&folded));
+            let more =
+                counted((total - used) as u64, "more JavaScript frame", "more JavaScript frames");
+            lines.push(Line::Folded(format!("… {more}")));
+            return lines;
+        }
+        lines.extend(fold(&folded));
+        folded.clear();
+        used += 1;
+        lines.push(full(frame));
+    }
+    lines.extend(fold(&folded));
+    lines
+}
+
+/// One frame in full.
+#[must_use]
+pub fn full(frame: &ResolvedFrame) -> Line {
+    let mut function = frame.label().to_owned();
+    if frame.inferred {
+        function.push_str(" (inferred)");
+    }
+    Line::Frame { function, place: frame.place().or_else(|| frame.module.clone()) }
+}
+
+fn fold(frames: &[&ResolvedFrame]) -> Option<Line> {
+    if frames.is_empty() {
+        return None;
+    }
+    let mut parts = Vec::new();
+    let node: Vec<&str> = frames
+        .iter()
+        .filter(|frame| frame.kind == Kind::Js && frame.unresolved.is_none())
+        .map(|frame| frame.label())
+        .collect();
+    if !node.is_empty() {
+        let names = node.iter().take(FOLDED_NAMES).copied().collect::<Vec<_>>().join(", ");
+        let more = node.len().saturating_sub(FOLDED_NAMES);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        parts.push(format!("Node: {names}{more}"));
+    }
+    let mut count = |what: &str, choose: &dyn Fn(&ResolvedFrame) -> bool| {
+        let frames = frames.iter().filter(|frame| choose(frame)).count();
+        if frames > 0 {
+            parts.push(format!("{frames} {what}"));
+        }
+    };
+    count("JavaScript without a name", &|frame| {
+        matches!(frame.kind, Kind::Js | Kind::Jit) && frame.unresolved.is_some()
+    });
+    count("native", &|frame| {
+        matches!(frame.kind, Kind::Native | Kind::Builtin)
+            || (frame.kind == Kind::Jit && frame.unresolved.is_none())
+    });
+    count("kernel", &|frame| frame.kind == Kind::Kernel);
+    for frame in frames.iter().filter(|frame| frame.kind == Kind::Unknown) {
+        parts.push(frame.label().to_owned());
+    }
+    Some(Line::Folded(format!("… {}", parts.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Reason;
+
+    fn js(function: &str, file: &str) -> ResolvedFrame {
+        ResolvedFrame { file: Some(file.into()), ..ResolvedFrame::named(Kind::Js, function.into()) }
+    }
+
+    fn shown(root_first: Vec<ResolvedFrame>) -> Vec<String> {
+        let mut profile = Profile::default();
+        let stack = root_first.into_iter().fold(ResolvedStackId::default(), |at, frame| {
+            let frame = profile.frame(frame);
+            profile.push(at, frame)
+        });
+        lines(&profile, stack)
+            .into_iter()
+            .map(|line| match line {
+                Line::Frame { function, place } => {
+                    format!("{function} {}", place.unwrap_or_default())
+                }
+                Line::Folded(text) => text,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_application_is_seen_and_the_rest_folded() {
+        let native = |name: &str| ResolvedFrame::named(Kind::Native, name.into());
+        let got = shown(vec![
+            ResolvedFrame::nameless(Kind::Unknown, Reason::Truncated),
+            native("main"),
+            js("processTicks", "node:internal/process"),
+            js("handler", "/app/a.js"),
+            ResolvedFrame::nameless(Kind::Js, Reason::InterpretedWithoutName),
+            js("load", "/app/b.js"),
+            js("readFileSync", "node:fs"),
+            js("openSync", "node:fs"),
+            native("node::fs::Open"),
+            native("uv_fs_open"),
+        ]);
+        assert_eq!(
+            got,
+            [
+                "… Node: openSync, readFileSync, 2 native",
+                "load /app/b.js",
+                "… 1 JavaScript without a name",
+                "handler /app/a.js",
+                "… Node: processTicks, 1 native, [stack cut at the kernel's limit]",
+            ]
+        );
+        let got = shown(vec![native("main"), js("openSync", "node:fs"), native("uv_fs_open")]);
+        assert_eq!(got, ["… 1 native", "openSync node:fs", "… 1 native"]);
+        let deep = (0..40).map(|n| js(&format!("f{n}"), "/a.js")).collect();
+        assert_eq!(shown(deep).last().map(String::as_str), Some("… 28 more JavaScript frames"));
+        assert!(shown(Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,337 @@
+//! The report for people: one page, the worst first. It must not compute anything but layout.
+
+use std::io::{self, Write};
+
+use formats::text::clean_string;
+
+use super::frames::{cmdline, comm};
+use super::json::UNREADABLE_PATH;
+use super::stacks::{self, Line};
+use super::style::Style;
+use super::units::{counted, date, duration, percent};
+use super::{CpuReport, Report};
+use crate::aggregate::cpu::FunctionShare;
+use crate::aggregate::opens::{OpenCount, PathOpens};
+use crate::aggregate::quality::Named;
+
+/// Paths, functions and remarks shown unless `--top` says otherwise.
+const TOP: usize = 20;
+/// Stacks shown of one path.
+const STACKS: usize = 3;
+/// Longest path that is shown, characters.
+const PATH_CHARS: usize = 300;
+/// Longest command line that is shown, characters.
+const COMMAND_CHARS: usize = 200;
+/// Processes named in the head.
+const PROCESSES: usize = 5;
+/// Widest function column, characters; longer names push their place to the right.
+const FUNCTION_WIDTH: usize = 40;
+
+/// How to show it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TextOptions {
+    /// Rows of each table.
+    pub top: Option<usize>,
+    /// Colours.
+    pub style: Style,
+}
+
+/// Writes the report.
+///
+/// # Errors
+/// What writing says.
+pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page { report, top: options.top.unwrap_or(TOP), style: options.style, out };
+    page.head()?;
+    page.opens()?;
+    if let Some(cpu) = &report.cpu {
+        page.cpu(cpu)?;
+    }
+    page.quality()?;
+    page.losses()
+}
+
+struct Page<'r, 'c, 'o> {
+    report: &'r Report<'c>,
+    top: usize,
+    style: Style,
+    out: &'o mut dyn Write,
+}
+
+impl Page<'_, '_, '_> {
+    fn head(&mut self) -> io::Result<()> {
+        let capture = self.report.capture;
+        let targets: Vec<_> = capture
+            .processes
+            .iter()
+            .filter(|process| capture.meta.targets.contains(&process.pid))
+            .collect();
+        let processes =
+            if targets.is_empty() { capture.processes.iter().collect() } else { targets };
+        for process in processes.iter().take(PROCESSES) {
+            let name = cmdline(process).or_else(|| comm(process));
+            let name = name.unwrap_or_else(|| "(unknown command)".to_owned());
+            let name = cut(&name, COMMAND_CHARS);
+            writeln!(self.out, "{} (pid {})", self.style.heading(&name), process.pid)?;
+        }
+        let rest = capture.processes.len().saturating_sub(processes.len().min(PROCESSES));
+        if rest > 0 {
+            writeln!(self.out, "and {}", counted(rest as u64, "other process", "other processes"))?;
+        }
+        let mut parts = vec![format!("{} recorded", duration(self.report.duration_ns()))];
+        if capture.meta.start_wall_ns > 0 {
+            parts.push(format!("from {}", date(capture.meta.start_wall_ns)));
+        }
+        if !capture.meta.kernel.is_empty() {
+            parts.push(format!("on Linux {}", clean_string(capture.meta.kernel.as_bytes(), 80)));
+        }
+        writeln!(self.out, "{}", parts.join(" "))?;
+        let mut parts = Vec::new();
+        if let Some(cpu) = &self.report.cpu {
+            let source = clean_string(cpu.source.as_bytes(), 80);
+            let source = if source.is_empty() { source } else { format!(" ({source})") };
+            parts.push(format!("{}{source}", counted(cpu.samples, "CPU sample", "CPU samples")));
+        }
+        let opens = self.report.opens;
+        parts.push(counted(opens.count, "open", "opens"));
+        parts.push(format!("{} failed", opens.failed));
+        for event in self.report.events.iter().filter(|event| event.set == "probe") {
+            let name = clean_string(event.event.as_bytes(), 80);
+            parts.push(format!("{} {name}", event.samples));
+        }
+        writeln!(self.out, "{}", parts.join(", "))?;
+        for problem in &self.report.problems {
+            let problem = format!("incomplete: {problem}");
+            writeln!(self.out, "{}", self.style.bad(&problem))?;
+        }
+        Ok(())
+    }
+
+    fn opens(&mut self) -> io::Result<()> {
+        let (failed, fine): (Vec<&PathOpens<'_>>, Vec<_>) =
+            self.report.paths.iter().partition(|path| path.opens.failed > 0);
+        if !failed.is_empty() {
+            self.table("FAILED OPENS", &failed)?;
+        }
+        if !fine.is_empty() {
+            let title = if failed.is_empty() { "OPENS" } else { "OTHER OPENS" };
+            self.table(title, &fine)?;
+        }
+        if failed.is_empty() && fine.is_empty() {
+            let recorded = self.report.events.iter().any(|event| event.set == "fs");
+            let why = match (recorded, self.report.opens.count) {
+                (false, _) => "opens were not recorded (nrec record -e fs)",
+                (true, 0) => "no file was opened",
+                (true, _) => "no open fits the filter",
+            };
+            writeln!(self.out, "\n{}\n  {why}", self.style.heading("OPENS"))?;
+        }
+        if self.report.results_without_open > 0 {
+            let count = counted(
+                self.report.results_without_open,
+                "result belongs to an open",
+                "results belong to opens",
+            );
+            writeln!(self.out, "\n  {count} from before the recording, or whose record was lost")?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, title: &str, paths: &[&PathOpens<'_>]) -> io::Result<()> {
+        writeln!(self.out, "\n{}", self.style.heading(title))?;
+        let head = "   count  failed        p50        p99        max  path";
+        writeln!(self.out, "{}", self.style.dim(head))?;
+        for path in paths.iter().take(self.top) {
+            self.path(path)?;
+        }
+        self.more(paths.len(), "path", "paths")
+    }
+
+    fn path(&mut self, path: &PathOpens<'_>) -> io::Result<()> {
+        let name = path.path.map_or(UNREADABLE_PATH.to_owned(), |path| match path {
+            b"" => "(empty path)".to_owned(),
+            path => clean_string(path, PATH_CHARS),
+        });
+        let OpenCount { count, failed, pending, .. } = path.opens;
+        let failed = format!("{:>6}", if failed > 0 { failed.to_string() } else { "-".into() });
+        let time = |pick: fn(crate::aggregate::opens::Latency) -> u64| {
+            path.latency.map_or("-".to_owned(), |latency| duration(pick(latency)))
+        };
+        let (p50, p99, max) = (time(|l| l.p50), time(|l| l.p99), time(|l| l.max));
+        let failed =
+            if path.opens.failed > 0 { self.style.bad(&failed) } else { self.style.dim(&failed) };
+        let mut notes: Vec<String> =
+            path.errors.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        if pending > 0 {
+            notes.push(format!("no result {pending}"));
+        }
+        let notes =
+            if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) };
+        let notes = self.style.bad(&notes);
+        writeln!(self.out, "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}")?;
+        for stack in path.stacks.iter().take(STACKS) {
+            let how = match stack.opens {
+                OpenCount { count, synchronous, .. } if count == synchronous => "sync",
+                OpenCount { count, asynchronous, .. } if count == asynchronous => "async",
+                OpenCount { synchronous: 0, asynchronous: 0, .. } => "",
+                _ => "sync and async",
+            };
+            let failed = match stack.opens.failed {
+                0 => String::new(),
+                failed if failed == stack.opens.count => ", failed".to_owned(),
+                failed => format!(", {failed} failed"),
+            };
+            writeln!(self.out, "{:>11} x {how}{failed}", stack.opens.count)?;
+            self.stack(&stacks::lines(&self.report.profile, stack.stack))?;
+        }
+        let more = path.stacks.len().saturating_sub(STACKS);
+        if more > 0 {
+            let text = format!("          … {}", counted(more as u64, "more stack", "more stacks"));
+            writeln!(self.out, "{}", self.style.dim(&text))?;
+        }
+        Ok(())
+    }
+
+    fn stack(&mut self, lines: &[Line]) -> io::Result<()> {
+        if lines.is_empty() {
+            return writeln!(self.out, "              {}", self.style.dim("(no stack)"));
+        }
+        write_lines(lines, "              ", self.style, self.out)
+    }
+
+    fn cpu(&mut self, cpu: &CpuReport) -> io::Result<()> {
+        let title = format!("CPU: {}", counted(cpu.samples, "sample", "samples"));
+        writeln!(self.out, "\n{}", self.style.heading(&title))?;
+        if cpu.samples == 0 {
+            return writeln!(self.out, "  the target used next to no CPU time");
+        }
+        writeln!(self.out, "{}", self.style.dim("    self   total  function"))?;
+        let frame = |share: &FunctionShare| self.report.profile.get(share.frame).map(stacks::full);
+        let shares = || cpu.functions.iter().take(self.top);
+        let width = width(shares().filter_map(frame).collect::<Vec<_>>().iter());
+        for (share, line) in shares().filter_map(|share| Some((share, frame(share)?))) {
+            let own = percent(share.self_samples, cpu.samples);
+            let total = percent(share.total_samples, cpu.samples);
+            write!(self.out, "{own:>8}{total:>8}  ")?;
+            write_line(&line, width, self.style, self.out)?;
+        }
+        self.more(cpu.functions.len(), "function", "functions")
+    }
+
+    fn quality(&mut self) -> io::Result<()> {
+        let quality = &self.report.quality;
+        writeln!(self.out, "\n{}", self.style.heading("HOW GOOD ARE THESE STACKS"))?;
+        for (what, named) in
+            [("JavaScript", quality.js), ("native", quality.native), ("kernel", quality.kernel)]
+        {
+            let Named { total, named } = named;
+            if total > 0 {
+                let part = percent(named, total);
+                writeln!(
+                    self.out,
+                    "  {part:>7} of {what} frames have a name ({named} of {total})"
+                )?;
+            }
+        }
+        if quality.inferred > 0 {
+            let frames = counted(quality.inferred, "frame is", "frames are");
+            writeln!(self.out, "  {frames} concluded, not seen (marked as inferred)")?;
+        }
+        for &(reason, frames) in &quality.unresolved {
+            let frames = counted(frames, "frame", "frames");
+            writeln!(self.out, "  {frames}: {} [{}]", reason.sentence(), reason.key())?;
+            let remedy = format!("      remedy: {}", reason.remedy());
+            writeln!(self.out, "{}", self.style.dim(&remedy))?;
+        }
+        if self.report.profile.frames().is_empty() {
+            writeln!(self.out, "  there are no stacks")?;
+        }
+        Ok(())
+    }
+
+    fn losses(&mut self) -> io::Result<()> {
+        writeln!(self.out, "\n{}", self.style.heading("LOSSES AND REMARKS"))?;
+        let mut nothing = true;
+        for event in self.report.events.iter().filter(|e| e.lost > 0 || e.dropped > 0) {
+            nothing = false;
+            let name = clean_string(event.event.as_bytes(), 80);
+            writeln!(
+                self.out,
+                "  {name}: {} lost by the kernel, {} dropped by the recorder, {} kept",
+                event.lost, event.dropped, event.samples
+            )?;
+        }
+        for remark in self.report.capture.remarks.iter().take(self.top) {
+            nothing = false;
+            let text = clean_string(remark.text.as_bytes(), PATH_CHARS);
+            let times =
+                if remark.count > 1 { format!(" ({} times)", remark.count) } else { String::new() };
+            writeln!(self.out, "  {text}{times}")?;
+        }
+        self.more(self.report.capture.remarks.len(), "remark", "remarks")?;
+        if nothing && self.report.problems.is_empty() {
+            writeln!(self.out, "  none: everything that was recorded is here")?;
+        } else if nothing {
+            for problem in &self.report.problems {
+                writeln!(self.out, "  {problem}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what a bounded table leaves out.
+    fn more(&mut self, rows: usize, one: &str, many: &str) -> io::Result<()> {
+        let more = rows.saturating_sub(self.top);
+        if more == 0 {
+            return Ok(());
+        }
+        let text = format!("  … {} more {} (--top N)", more, if more == 1 { one } else { many });
+        writeln!(self.out, "{}", self.style.dim(&text))
+    }
+}
+
+/// Writes the lines of a stack, places aligned.
+///
+/// # Errors
+/// What writing says.
+pub fn write_lines(
+    lines: &[Line],
+    indent: &str,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let width = width(lines.iter());
+    for line in lines {
+        out.write_all(indent.as_bytes())?;
+        write_line(line, width, style, out)?;
+    }
+    Ok(())
+}
+
+/// Width of the function column.
+fn width<'l>(lines: impl Iterator<Item = &'l Line>) -> usize {
+    let widths = lines.map(|line| match line {
+        Line::Frame { function, place: Some(_) } => function.chars().count(),
+        _ => 0,
+    });
+    widths.max().unwrap_or(0).min(FUNCTION_WIDTH)
+}
+
+fn write_line(line: &Line, width: usize, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    match line {
+        Line::Frame { function, place: Some(place) } => {
+            let (function, place) = (cut(function, PATH_CHARS), cut(place, PATH_CHARS));
+            writeln!(out, "{function:<width$}  {}", style.dim(&place))
+        }
+        Line::Frame { function, place: None } => writeln!(out, "{}", cut(function, PATH_CHARS)),
+        Line::Folded(text) => writeln!(out, "{}", style.dim(&cut(text, PATH_CHARS))),
+    }
+}
+
+/// Cuts text that is neutralised already: neutralising it twice would double its escapes.
+fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}

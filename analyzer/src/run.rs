@@ -1,0 +1,273 @@
+//! Runs a plan: load, analyse, write, and choose the exit status. The only place that knows standard
+//! output, standard error and exit codes.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use formats::capture::Capture;
+use formats::limits::Limits;
+use formats::text::Clean;
+
+use crate::aggregate::losses;
+use crate::graph::{self, GraphError};
+use crate::load::{self, LoadError};
+use crate::plan::{Action, FlamegraphPlan, Plan};
+use crate::report::style::Style;
+use crate::report::{self, Report};
+use crate::{cli, events, info};
+
+/// Done.
+const DONE: u8 = 0;
+/// Done, but something is missing in the capture.
+const INCOMPLETE: u8 = 1;
+/// Wrong use or failure.
+const FAILED: u8 = 2;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The file cannot be analysed.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The name given with `-e` is in no event.
+    #[error("the capture has no event {}; it has {known}", Clean::text(name))]
+    NoSuchEvent {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No flamegraph could be made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The output cannot be written.
+    #[error("cannot write {}", Clean(path.as_os_str().as_bytes()))]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+}
+
+impl RunError {
+    /// Whether the reader of the output went away, which is its right.
+    fn is_closed_pipe(&self) -> bool {
+        let mut error: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(at) = error {
+            let io = at.downcast_ref::<io::Error>();
+            if io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+                return true;
+            }
+            error = at.source();
+        }
+        false
+    }
+}
+
+/// The whole program.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let plan = match cli::parse(args) {
+        Ok(plan) => plan,
+        Err(error) => {
+            // Help goes to stdout with 0, wrong use to stderr with 2; a closed pipe is no failure.
+            let _closed = error.print();
+            return ExitCode::from(if error.exit_code() == 0 { DONE } else { FAILED });
+        }
+    };
+    let stdout = io::stdout();
+    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let mut out = BufWriter::with_capacity(1 << 16, stdout.lock());
+    let mut messages = io::stderr().lock();
+    ExitCode::from(run(&plan, Style { colour }, &mut out, &mut messages))
+}
+
+/// Runs a plan and gives the exit status. Results go to `out`, messages to `messages`.
+pub fn run(plan: &Plan, style: Style, out: &mut dyn Write, messages: &mut dyn Write) -> u8 {
+    match execute(plan, style, out, messages) {
+        Ok(problems) if problems.is_empty() => DONE,
+        Ok(problems) => {
+            let path = Clean(plan.file.as_os_str().as_bytes());
+            say(messages, &format!("{path} is incomplete: {}", problems.join("; ")));
+            INCOMPLETE
+        }
+        Err(error) if error.is_closed_pipe() => DONE,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            say(messages, &text);
+            FAILED
+        }
+    }
+}
+
+fn execute(
+    plan: &Plan,
+    style: Style,
+    out: &mut dyn Write,
+    messages: &mut dyn Write,
+) -> Result<Vec<String>, RunError> {
+    let capture = load::load(&plan.file, &Limits::default())?;
+    match &plan.action {
+        Action::Report(options) => {
+            let report = Report::new(&capture, &options.filter);
+            if options.json {
+                report::json::write(&report, options.top, out)
+            } else {
+                let options = report::text::TextOptions { top: options.top, style };
+                report::text::write(&report, options, out)
+            }
+            .map_err(RunError::Stdout)?;
+        }
+        Action::Flamegraph(options) => flamegraph(&capture, options, out, messages)?,
+        Action::Events(options) => {
+            for name in &options.events {
+                check_event(&capture, name)?;
+            }
+            events::write(&capture, options, style, out).map_err(RunError::Stdout)?;
+        }
+        Action::Info => info::write(&capture, style, out).map_err(RunError::Stdout)?,
+    }
+    out.flush().map_err(RunError::Stdout)?;
+    Ok(losses::problems(&capture))
+}
+
+fn flamegraph(
+    capture: &Capture,
+    plan: &FlamegraphPlan,
+    out: &mut dyn Write,
+    messages: &mut dyn Write,
+) -> Result<(), RunError> {
+    if let Some(name) = &plan.event {
+        check_event(capture, name)?;
+    }
+    let Some(path) = &plan.output else {
+        graph::write(capture, plan.event.as_deref(), out)?;
+        return Ok(());
+    };
+    // Into memory first: a failure must not leave half a file, nor destroy the one before.
+    let mut svg = Vec::new();
+    let note = graph::write(capture, plan.event.as_deref(), &mut svg)?;
+    write_file(path, &svg)?;
+    let path = Clean(path.as_os_str().as_bytes());
+    say(messages, &format!("wrote {path}: {} bytes, {note}", svg.len()));
+    Ok(())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    fs::write(path, bytes).map_err(|source| RunError::Output { path: path.to_owned(), source })
+}
+
+fn check_event(capture: &Capture, name: &str) -> Result<(), RunError> {
+    if events::is_known(capture, name) {
+        return Ok(());
+    }
+    let known: Vec<String> = events::known_names(capture)
+        .into_iter()
+        .map(|name| Clean::text(name).to_string())
+        .collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(RunError::NoSuchEvent { name: name.to_owned(), known })
+}
+
+/// A message that cannot be written has no one to hear of it.
+fn say(messages: &mut dyn Write, text: &str) {
+    let _unheard = writeln!(messages, "nanalyze: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::capture::Loss;
+
+    use super::*;
+    use crate::plan::{EventsPlan, ReportPlan};
+    use crate::testing::CaptureBuilder;
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn file(name: &str, bytes: &[u8]) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("nanalyze-{}-{name}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn capture(lost: u64) -> Vec<u8> {
+        let mut build = CaptureBuilder::new();
+        let thread = build.process(10, &[10])[0];
+        build.open(thread, 100, 1, "/a", false, 0);
+        if lost > 0 {
+            build.writer().loss(Loss { event: 1, time_ns: 5, lost, dropped: 0 });
+        }
+        build.finish_bytes()
+    }
+
+    fn status(path: &Path, action: Action, out: &mut dyn Write) -> (u8, String) {
+        let plan = Plan { file: path.to_owned(), action };
+        let mut messages = Vec::new();
+        let status = run(&plan, Style::default(), out, &mut messages);
+        (status, String::from_utf8(messages).unwrap())
+    }
+
+    #[test]
+    fn exit_codes() {
+        let report = || Action::Report(ReportPlan::default());
+        let whole = file("whole", &capture(0));
+        let mut out = Vec::new();
+        assert_eq!(status(&whole, report(), &mut out), (DONE, String::new()));
+        assert!(!out.is_empty());
+        assert_eq!(status(&whole, report(), &mut Closed), (DONE, String::new()));
+        let unknown = EventsPlan { events: vec!["nothing".into()], ..EventsPlan::default() };
+        let (code, text) = status(&whole, Action::Events(unknown), &mut out);
+        assert_eq!(code, FAILED);
+        assert!(text.contains("no event nothing; it has cpu, fs,"), "{text}");
+        let (code, text) = status(
+            &whole,
+            Action::Flamegraph(FlamegraphPlan { event: Some("cpu".into()), output: None }),
+            &mut out,
+        );
+        assert_eq!(
+            (code, text.as_str()),
+            (FAILED, "nanalyze: there are no samples of cpu in the capture\n")
+        );
+
+        let lossy = file("lossy", &capture(9));
+        let mut out = Vec::new();
+        let (code, text) = status(&lossy, report(), &mut out);
+        assert_eq!(code, INCOMPLETE);
+        assert!(text.contains("is incomplete: 9 records lost"), "{text}");
+        assert!(String::from_utf8(out).unwrap().contains("incomplete: 9 records lost"));
+        let bytes = capture(0);
+        let cut = file("cut", &bytes[..bytes.len() - 3]);
+        for action in [report(), Action::Info, Action::Events(EventsPlan::default())] {
+            assert_eq!(status(&cut, action, &mut Vec::new()).0, INCOMPLETE);
+        }
+        let (code, text) = status(Path::new("/nonexistent/x"), report(), &mut Vec::new());
+        assert_eq!(code, FAILED);
+        assert!(text.starts_with("nanalyze: cannot read /nonexistent/x: "), "{text}");
+        for path in [whole, lossy, cut] {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Captures made up for tests, through the real writer and reader.
+
+use formats::capture::{
+    Capture, CaptureWriter, End, EventDef, FieldDef, FieldType, FieldValue, Frame, JitBatch,
+    JitEntry, Meta, Object, Process, StackId, Symbol, TableLimits, Thread, read,
+};
+use formats::limits::Limits;
+
+/// When test recordings begin.
+pub(crate) const START_NS: u64 = 50;
+/// When they end.
+pub(crate) const END_NS: u64 = 2_000_000_050;
+
+pub(crate) struct CaptureBuilder {
+    writer: CaptureWriter<Vec<u8>>,
+    open_fields: Vec<&'static str>,
+    cleanup_fields: Vec<&'static str>,
+    sampled: usize,
+}
+
+impl CaptureBuilder {
+    const CPU: u32 = 1;
+    const OPEN: u32 = 2;
+    const CLEANUP: u32 = 3;
+    const PROBE: u32 = 4;
+
+    pub(crate) fn new() -> Self {
+        Self::with_fields(&["req", "flags", "mode", "cb", "path"], &["req", "type", "result"])
+    }
+
+    pub(crate) fn with_fields(open: &[&'static str], cleanup: &[&'static str]) -> Self {
+        let meta = Meta {
+            recorder: "nrec test".into(),
+            mode: "attach".into(),
+            targets: vec![10],
+            start_ns: START_NS,
+            start_wall_ns: 1_700_000_000_000_000_000,
+            kernel: "6.18.0".into(),
+            arch: "x86_64".into(),
+            frequency: 99,
+            ..Meta::default()
+        };
+        let mut writer = CaptureWriter::create(Vec::new(), &meta, TableLimits::default()).unwrap();
+        let fields = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| FieldDef { name: name.into(), kind: kind_of(name) })
+                .collect::<Vec<_>>()
+        };
+        for (id, name, set, fields) in [
+            (Self::CPU, "cpu", "cpu", Vec::new()),
+            (Self::OPEN, "uv_fs_open", "fs", fields(open)),
+            (Self::CLEANUP, "uv_fs_req_cleanup", "fs", fields(cleanup)),
+            (Self::PROBE, "uprobe:node:f", "probe", fields(&["size", "path", "blob"])),
+        ] {
+            let (name, set) = (name.into(), set.into());
+            let period_ns = (id == Self::CPU).then_some(10_101_010);
+            let source = if id == Self::CPU { "cpu-clock" } else { "uprobe" }.into();
+            writer.event(&EventDef { id, name, set, source, fields, period_ns }).unwrap();
+        }
+        Self { writer, open_fields: open.to_vec(), cleanup_fields: cleanup.to_vec(), sampled: 0 }
+    }
+
+    /// A process with its threads; gives the threads' indexes.
+    pub(crate) fn process(&mut self, pid: u32, tids: &[u32]) -> Vec<u32> {
+        self.process_with(
+            Process {
+                pid,
+                comm: b"node".to_vec(),
+                cmdline: b"node\0/app/server.js\0".to_vec(),
+                start_ns: START_NS,
+                ..Process::default()
+            },
+            tids,
+        )
+    }
+
+    pub(crate) fn process_with(&mut self, process: Process, tids: &[u32]) -> Vec<u32> {
+        let process = self.writer.process(process);
+        tids.iter().map(|&tid| self.writer.thread(Thread { process, tid })).collect()
+    }
+
+    pub(crate) fn object(&mut self, path: &str, flags: u32) -> u32 {
+        let path = path.as_bytes().to_vec();
+        self.writer.object(Object { path, flags, ..Object::default() })
+    }
+
+    pub(crate) fn symbol(&mut self, object: u32, start: u64, size: u64, name: &str) {
+        let name = name.as_bytes().to_vec();
+        self.writer.symbol(Symbol { object, start, size, name });
+    }
+
+    pub(crate) fn jit(&mut self, process: u32, after_ns: u64, entries: &[(u64, u64, &[u8])]) {
+        let entries = entries
+            .iter()
+            .map(|&(start, size, name)| JitEntry { start, size, name: name.to_vec() })
+            .collect();
+        self.writer.jit(&JitBatch { process, after_ns, seen_ns: after_ns + 10, entries });
+    }
+
+    /// A stack from its frames, root first.
+    pub(crate) fn stack(&mut self, frames: &[Frame]) -> u32 {
+        frames.iter().fold(StackId::default(), |at, &frame| self.writer.stack(at, frame)).0
+    }
+
+    /// The same as a CPU sample; gives its row. A stack's index in the capture is the reader's own.
+    pub(crate) fn sampled(&mut self, frames: &[Frame]) -> usize {
+        let stack = self.stack(frames);
+        let row = self.sampled;
+        self.sampled += 1;
+        self.cpu(0, START_NS + row as u64, stack);
+        row
+    }
+
+    pub(crate) fn writer(&mut self) -> &mut CaptureWriter<Vec<u8>> {
+        &mut self.writer
+    }
+
+    pub(crate) fn cpu(&mut self, thread: u32, time: u64, stack: u32) {
+        self.writer.sample(Self::CPU, time, thread, StackId(stack), &[]);
+    }
+
+    pub(crate) fn probe(&mut self, thread: u32, time: u64, stack: u32, path: &[u8], blob: &[u8]) {
+        let fields =
+            [FieldValue::Int(-5i64 as u64), FieldValue::Bytes(path), FieldValue::Bytes(blob)];
+        self.writer.sample(Self::PROBE, time, thread, StackId(stack), &fields);
+    }
+
+    pub(crate) fn open(
+        &mut self,
+        thread: u32,
+        time: u64,
+        req: u64,
+        path: &str,
+        asynchronous: bool,
+        stack: u32,
+    ) {
+        self.open_bytes(thread, time, req, path.as_bytes(), asynchronous, stack);
+    }
+
+    pub(crate) fn open_bytes(
+        &mut self,
+        thread: u32,
+        time: u64,
+        req: u64,
+        path: &[u8],
+        asynchronous: bool,
+        stack: u32,
+    ) {
+        let names = self.open_fields.clone();
+        let fields: Vec<_> = names
+            .iter()
+            .map(|&name| match name {
+                "req" => FieldValue::Int(req),
+                "mode" => FieldValue::Int(0o666),
+                "cb" => FieldValue::Int(if asynchronous { 0x55 } else { 0 }),
+                "path" => FieldValue::Bytes(path),
+                _ => FieldValue::Int(0),
+            })
+            .collect();
+        self.writer.sample(Self::OPEN, time, thread, StackId(stack), &fields);
+    }
+
+    pub(crate) fn cleanup(&mut self, thread: u32, time: u64, req: u64, result: i64) {
+        self.cleanup_of(thread, time, req, result, 1);
+    }
+
+    pub(crate) fn cleanup_of(&mut self, thread: u32, time: u64, req: u64, result: i64, kind: u64) {
+        let names = self.cleanup_fields.clone();
+        let fields: Vec<_> = names
+            .iter()
+            .map(|&name| match name {
+                "req" => FieldValue::Int(req),
+                "type" => FieldValue::Int(kind),
+                "result" => FieldValue::Int(result as u64),
+                _ => FieldValue::Int(0),
+            })
+            .collect();
+        self.writer.sample(Self::CLEANUP, time, thread, StackId::default(), &fields);
+    }
+
+    pub(crate) fn finish_bytes(self) -> Vec<u8> {
+        let end = End { reason: "duration".into(), end_ns: END_NS, exit_status: None };
+        self.writer.finish(&end).unwrap().0
+    }
+
+    pub(crate) fn finish(self) -> Capture {
+        let capture = read(&self.finish_bytes(), &Limits::default()).unwrap();
+        assert!(capture.read.complete(), "{:?}", capture.read);
+        capture
+    }
+}
+
+fn kind_of(name: &str) -> FieldType {
+    match name {
+        "path" => FieldType::String,
+        "blob" => FieldType::Bytes,
+        "req" | "cb" => FieldType::Hex,
+        _ => FieldType::Signed,
+    }
+}

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 
-use formats::capture::{EventDef, FieldDef, FieldType, Loss};
+use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
 use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
@@ -97,8 +97,18 @@ impl Arms {
         event: u32,
         sampling: Option<Sampling>,
     ) -> Result<(), RecordError> {
+        let own_context = self.mode.inherit && inherits_with_own_context();
+        if self.mode.inherit && !own_context {
+            ingest.remark(Remark {
+                code: "shared-contexts".into(),
+                text: "this kernel is older than 6.13: probes may miss hits of child processes"
+                    .into(),
+                count: 1,
+            });
+        }
         let Some(sampling) = sampling else {
-            let attr = EventAttr { sideband: Sideband::ALL, ..self.base(EventSource::Dummy) };
+            let base = self.base(EventSource::Dummy);
+            let attr = EventAttr { sideband: Sideband::ALL, own_context, ..base };
             self.push(attr, None, None, None);
             return Ok(());
         };
@@ -108,6 +118,7 @@ impl Arms {
             exclude_kernel: sampling.exclude_kernel,
             exclude_callchain_kernel: sampling.exclude_kernel,
             sideband: Sideband::ALL,
+            own_context,
             ..self.base(sampling.source)
         };
         let period_ns = 1_000_000_000 / u64::from(sampling.frequency.max(1));
@@ -319,6 +330,17 @@ pub struct Sampling {
     pub frequency: u32,
     /// The user may not see the kernel.
     pub exclude_kernel: bool,
+}
+
+/// Whether this kernel can keep the events of siblings apart, see [`EventAttr::own_context`].
+fn inherits_with_own_context() -> bool {
+    let attr = EventAttr {
+        inherit: true,
+        own_context: true,
+        disabled: true,
+        ..EventAttr::new(EventSource::Dummy)
+    };
+    PerfFd::open(&attr, 0, -1).is_ok()
 }
 
 /// Maps a ring, smaller where the kernel does not allow so much locked memory.

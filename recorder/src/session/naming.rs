@@ -18,7 +18,7 @@ const MAX_KNOWN: usize = 1 << 18;
 #[derive(Debug, Default)]
 pub struct Naming {
     known: HashSet<(u32, u64)>,
-    waiting: BTreeMap<u32, Vec<u64>>,
+    waiting: BTreeMap<u32, Vec<(u64, bool)>>,
     waiting_kernel: Vec<u64>,
     kernel: Option<KernelSymbols>,
     kernel_object: Option<u32>,
@@ -31,10 +31,12 @@ const KERNEL: u32 = u32::MAX;
 impl Naming {
     /// A frame occurs in a stack: its symbol will be needed.
     pub fn occurs(&mut self, frame: Frame) {
-        let (object, place) = match frame {
+        let (object, place, call) = match frame {
             // A return address is looked up by the byte before it, which belongs to the call.
-            Frame::Native { object, offset, call } => (object, offset.wrapping_sub(call.into())),
-            Frame::Kernel { address, call } => (KERNEL, address.wrapping_sub(call.into())),
+            Frame::Native { object, offset, call } => {
+                (object, offset.wrapping_sub(call.into()), call)
+            }
+            Frame::Kernel { address, call } => (KERNEL, address.wrapping_sub(call.into()), call),
             _ => return,
         };
         if self.known.len() > MAX_KNOWN {
@@ -46,7 +48,7 @@ impl Naming {
         if object == KERNEL {
             self.waiting_kernel.push(place);
         } else {
-            self.waiting.entry(object).or_default().push(place);
+            self.waiting.entry(object).or_default().push((place, call));
         }
     }
 

@@ -99,6 +99,13 @@ pub struct EventAttr {
     pub sideband: Sideband,
     /// Follow tasks that the opened one creates from now on.
     pub inherit: bool,
+    /// Keep the kernel from handing this task's events to a sibling that inherited the same ones
+    /// when it switches between the two. It does that to save time, but events on uprobes stay tied
+    /// to the task they were made for: when one sibling ends, the other one's breakpoints are
+    /// removed. Asking for PERF_SAMPLE_READ prevents it (kernel/events/core.c,
+    /// `nr_no_switch_fast`); Linux before 6.13 refuses that together with `inherit`. It costs
+    /// 24 bytes a sample, and one such event protects all events of its task.
+    pub own_context: bool,
     /// Open without counting.
     pub disabled: bool,
     /// Start counting at the next exec.
@@ -124,6 +131,7 @@ impl EventAttr {
             max_stack: 0,
             sideband: Sideband { mappings: false, build_ids: false, names: false, tasks: false },
             inherit: false,
+            own_context: false,
             disabled: false,
             enable_on_exec: false,
             watermark_bytes: 0,
@@ -139,6 +147,7 @@ impl EventAttr {
             | abi::PERF_SAMPLE_TID
             | abi::PERF_SAMPLE_TIME;
         let optional = [
+            (self.own_context, abi::PERF_SAMPLE_READ),
             (self.callchain, abi::PERF_SAMPLE_CALLCHAIN),
             (self.raw, abi::PERF_SAMPLE_RAW),
             (self.user_regs != 0, abi::PERF_SAMPLE_REGS_USER),
@@ -203,6 +212,19 @@ impl EventAttr {
         attr
     }
 
+    /// How to tell the reader crate that a sample holds three words of counts: value, id, lost.
+    ///
+    /// linux-perf-event-reader 0.10.2 reads the layout of a single event where GROUP is set and
+    /// that of a group where it is not, and knows no LOST. Nobody uses the words, so it is enough
+    /// that it steps over the right number of them.
+    fn reader_read_format(&self) -> ReadFormat {
+        if self.own_context {
+            ReadFormat::GROUP | ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::ID
+        } else {
+            ReadFormat::from_bits_truncate(Self::read_format(true))
+        }
+    }
+
     /// What a record parser must know to decode this event's records (little endian).
     pub fn record_parse_info(&self) -> RecordParseInfo {
         // The trailing sample_id is {pid, tid} {time} {identifier}: 8 bytes each. The time of a
@@ -211,7 +233,7 @@ impl EventAttr {
             endian: Endianness::LittleEndian,
             sample_format: SampleFormat::from_bits_truncate(self.sample_type()),
             branch_sample_format: BranchSampleFormat::empty(),
-            read_format: ReadFormat::from_bits_truncate(Self::read_format(true)),
+            read_format: self.reader_read_format(),
             common_data_offset_from_end: Some(24),
             sample_regs_user: self.user_regs,
             // A 64-bit mask has at most 64 bits set.
@@ -278,6 +300,29 @@ mod tests {
         // The kernel refuses sample_max_stack without PERF_SAMPLE_CALLCHAIN on some versions.
         let attr = EventAttr { callchain: false, ..full() };
         assert_eq!(attr.to_kernel(true).sample_max_stack, 0);
+    }
+
+    /// A sample with counts, as the kernel lays it out, is read to its callchain.
+    #[test]
+    fn counts_in_a_sample_are_stepped_over() {
+        use linux_perf_event_reader::{EventRecord, RawData, RawEventRecord, RecordType};
+        let attr = EventAttr {
+            own_context: true,
+            callchain: true,
+            ..EventAttr::new(EventSource::CpuClock)
+        };
+        // identifier, ip, {pid, tid}, time, value, id, lost, nr, two addresses
+        let words = [9u64, 0x1000, 7 | 8 << 32, 55, 123_456_789, 9, 0, 2, 0x1000, 0x2000];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let info = attr.record_parse_info();
+        let record = RawEventRecord::new(RecordType::SAMPLE, 0, RawData::Single(&bytes), info);
+        let EventRecord::Sample(sample) = record.parse().unwrap() else { panic!("no sample") };
+        assert_eq!((sample.pid, sample.tid, sample.timestamp), (Some(7), Some(8), Some(55)));
+        let chain = sample.callchain.unwrap();
+        assert_eq!(
+            (0..chain.len()).filter_map(|i| chain.get(i)).collect::<Vec<_>>(),
+            [0x1000, 0x2000]
+        );
     }
 
     /// Our hand-filled positions against the reader crate's own computation.

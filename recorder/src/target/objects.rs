@@ -211,11 +211,13 @@ impl MappedFile {
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Symbols that cover these file offsets and have not been asked for before.
+    /// Symbols that cover these file offsets and have not been asked for before. With `true` the
+    /// offset is that of the byte before a return address; where that is in no symbol, the return
+    /// address itself is taken: V8 returns to the first byte of some builtins.
     pub fn symbols(
         &mut self,
         index: u32,
-        offsets: impl Iterator<Item = u64>,
+        offsets: impl Iterator<Item = (u64, bool)>,
         limits: &Limits,
         mut found: impl FnMut(Symbol),
     ) {
@@ -245,7 +247,7 @@ impl Names<'_> {
         self,
         data: R,
         index: u32,
-        offsets: impl Iterator<Item = u64>,
+        offsets: impl Iterator<Item = (u64, bool)>,
         limits: &Limits,
         found: &mut dyn FnMut(Symbol),
     ) {
@@ -254,9 +256,10 @@ impl Names<'_> {
             *self.symbols = SymbolIndex::build(data).ok();
         }
         let Some(symbols) = self.symbols else { return };
-        for offset in offsets {
+        for (offset, call) in offsets {
             let Some(svma) = self.elf.file_offset_to_svma(offset) else { continue };
-            let Some(hit) = symbols.lookup(svma) else { continue };
+            let returned_to = || symbols.lookup(svma + 1).filter(|_hit| call);
+            let Some(hit) = symbols.lookup(svma).or_else(returned_to) else { continue };
             if !self.named.insert(hit.svma) {
                 continue;
             }

@@ -61,20 +61,28 @@ struct Page<'r, 'c, 'o> {
 impl Page<'_, '_, '_> {
     fn head(&mut self) -> io::Result<()> {
         let capture = self.report.capture;
-        let targets: Vec<_> = capture
-            .processes
+        // A process that called exec has several images; the last one is what people know it by.
+        let all: Vec<_> = (1..=capture.processes.len())
+            .filter_map(|next| {
+                let (before, after) = capture.processes.split_at(next);
+                let image = before.last()?;
+                (!after.iter().any(|later| later.pid == image.pid)).then_some(image)
+            })
+            .collect();
+        let targets: Vec<_> = all
             .iter()
+            .copied()
             .filter(|process| capture.meta.targets.contains(&process.pid))
             .collect();
-        let processes =
-            if targets.is_empty() { capture.processes.iter().collect() } else { targets };
+        let others = all.len();
+        let processes = if targets.is_empty() { all } else { targets };
         for process in processes.iter().take(PROCESSES) {
             let name = cmdline(process).or_else(|| comm(process));
             let name = name.unwrap_or_else(|| "(unknown command)".to_owned());
             let name = cut(&name, COMMAND_CHARS);
             writeln!(self.out, "{} (pid {})", self.style.heading(&name), process.pid)?;
         }
-        let rest = capture.processes.len().saturating_sub(processes.len().min(PROCESSES));
+        let rest = others.saturating_sub(processes.len().min(PROCESSES));
         if rest > 0 {
             writeln!(self.out, "and {}", counted(rest as u64, "other process", "other processes"))?;
         }

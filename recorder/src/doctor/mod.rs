@@ -1,8 +1,18 @@
 //! `nrec doctor`: what this kernel, user and target allow, each problem with its remedy.
 //!
-//! Looks only; changes nothing and records nothing.
+//! Looks only; changes nothing, records nothing and runs nothing of the target. `machine` looks at
+//! the kernel and this user, `target` at a process; `privileges`, `v8_flags` and `verdict` are pure,
+//! `program` reads what a mapped file says of itself, `page` prints. Must not know sessions.
 
-use std::io::{self, Write};
+mod machine;
+mod page;
+mod privileges;
+mod program;
+mod target;
+mod v8_flags;
+mod verdict;
+
+pub use page::print;
 
 /// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +25,7 @@ pub enum Level {
     Bad,
 }
 
-/// One thing that was looked at.
+/// One thing that was looked at. Texts of the target are neutralised when they are printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// How good it is.
@@ -28,19 +38,29 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-/// Looks at this machine, and at a process.
-#[must_use]
-pub fn examine(_pid: Option<u32>) -> Vec<Finding> {
-    Vec::new()
+impl Finding {
+    fn good(subject: &str, text: impl Into<String>) -> Self {
+        Self { level: Level::Good, subject: subject.into(), text: text.into(), remedy: None }
+    }
+
+    fn limited(subject: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let remedy = Some(remedy.into());
+        Self { level: Level::Limited, subject: subject.into(), text: text.into(), remedy }
+    }
+
+    fn bad(subject: &str, text: impl Into<String>, remedy: Option<String>) -> Self {
+        Self { level: Level::Bad, subject: subject.into(), text: text.into(), remedy }
+    }
 }
 
-/// Prints findings for people.
-///
-/// # Errors
-/// What writing says.
-pub fn print(findings: &[Finding], out: &mut dyn Write) -> io::Result<()> {
-    for finding in findings {
-        writeln!(out, "{:?} {} {}", finding.level, finding.subject, finding.text)?;
+/// Looks at this machine, and at a process.
+#[must_use]
+pub fn examine(pid: Option<u32>) -> Vec<Finding> {
+    let mut machine = machine::examine();
+    if let Some(pid) = pid {
+        machine.findings.extend(target::examine(pid, &machine.source));
     }
-    Ok(())
+    // Last, beside what is said of JavaScript and native frames.
+    machine.findings.push(machine.kernel_frames);
+    machine.findings
 }

@@ -108,7 +108,8 @@ impl Arms {
         }
         let Some(sampling) = sampling else {
             let base = self.base(EventSource::Dummy);
-            let attr = EventAttr { sideband: Sideband::ALL, own_context, ..base };
+            let attr =
+                EventAttr { sideband: Sideband::ALL, own_context, exclude_kernel: true, ..base };
             self.push(attr, None, None, None);
             return Ok(());
         };
@@ -338,6 +339,8 @@ fn inherits_with_own_context() -> bool {
         inherit: true,
         own_context: true,
         disabled: true,
+        // Nothing is counted; asking for the kernel would need a privilege.
+        exclude_kernel: true,
         ..EventAttr::new(EventSource::Dummy)
     };
     PerfFd::open(&attr, 0, -1).is_ok()

@@ -78,15 +78,15 @@ fn wanted(plan: &RecordPlan) -> Vec<Wanted> {
 /// Finds tracefs and removes what dead recorders left.
 fn prepare_tracefs(console: &mut Console) -> Result<DynamicEvents, RecordError> {
     let tracefs = Tracefs::mount_if_missing()?;
-    match sweep_stale(&tracefs) {
-        Ok(report) if !report.removed.is_empty() => console.say(&format!(
-            "removed {} dynamic events that a killed recorder had left",
-            report.removed.len()
-        )),
-        Ok(_) => {}
-        Err(error) => console.say(&format!("cannot look for left-over dynamic events: {error}")),
+    let dynamic = DynamicEvents::new(tracefs.clone())?;
+    // What keeps the sweep from working keeps the probes from being armed, which will be said.
+    if let Ok(report) = sweep_stale(&tracefs)
+        && !report.removed.is_empty()
+    {
+        let count = report.removed.len();
+        console.say(&format!("removed {count} dynamic events that a killed recorder had left"));
     }
-    Ok(DynamicEvents::new(tracefs)?)
+    Ok(dynamic)
 }
 
 fn start<'p>(

@@ -86,6 +86,11 @@ impl PerfFd {
         !self.ring_claimed.swap(true, Ordering::Relaxed)
     }
 
+    /// Undoes [`Self::claim_ring`] when the ring could not be mapped.
+    pub(super) fn release_ring(&self) {
+        self.ring_claimed.store(false, Ordering::Relaxed);
+    }
+
     /// Starts counting.
     ///
     /// # Errors

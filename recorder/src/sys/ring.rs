@@ -123,7 +123,13 @@ impl Ring {
         // of ours. perf refuses to be truncated, so it cannot fault later.
         let mapped =
             unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, event.as_fd(), 0) };
-        let base = mapped.map_err(refused)?.cast();
+        let base = mapped
+            .map_err(|errno| {
+                // A smaller ring may still fit.
+                event.release_ring();
+                refused(errno)
+            })?
+            .cast();
         let capacity = length.get() - page_bytes;
         Ok(Self { base, page_bytes, capacity, tail: 0, head: 0, backing: Backing::Mapped })
     }

@@ -154,6 +154,7 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         console.say(problem);
         status = INCOMPLETE;
     }
+    summary.warnings.iter().for_each(|warning| console.say(warning));
     for name in &summary.missing {
         console.say(&format!("{name}: no file that the target mapped has this function"));
     }

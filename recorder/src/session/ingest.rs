@@ -123,6 +123,14 @@ impl<W: Write> Ingest<W> {
         self.remarks.entry(key).and_modify(|known| known.count += remark.count).or_insert(remark);
     }
 
+    /// The remarks that concern the user at once: what is recorded will have no names.
+    pub fn warnings(&self) -> Vec<String> {
+        let refused = self.remarks.values().filter(|remark| remark.code == "jit-map-refused");
+        let mut texts: Vec<_> = refused.map(|remark| remark.text.clone()).collect();
+        texts.sort();
+        texts
+    }
+
     /// Takes one record, in time order.
     pub fn record(&mut self, record: &RawRecord<'_>, time_ns: u64, id: u64) {
         if record.is_sample() {

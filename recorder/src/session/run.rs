@@ -105,6 +105,8 @@ pub struct Summary {
     pub exit_status: Option<i32>,
     /// What went wrong after the beginning.
     pub problems: Vec<String>,
+    /// What makes the result poorer though nothing is missing.
+    pub warnings: Vec<String>,
     /// Probes whose function never appeared.
     pub missing: Vec<String>,
 }
@@ -398,6 +400,7 @@ impl<'p> Session<'p> {
         let end = End { reason: reason.key().into(), end_ns, exit_status };
         let counts = self.ingest.counts.clone();
         let before = self.ingest.writer.stats();
+        let warnings = self.ingest.warnings();
         let mut samples = BTreeMap::new();
         for (event, name) in &self.names {
             let count = counts.samples.get(event).copied().unwrap_or(0);
@@ -422,6 +425,7 @@ impl<'p> Session<'p> {
             written,
             exit_status,
             problems,
+            warnings,
             missing: self.missing,
         }
     }

@@ -46,11 +46,24 @@ pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, Recor
     let dynamic = if wanted.is_empty() { None } else { Some(prepare_tracefs(console)?) };
     let (output, file) = Output::create(&plan.output)?;
     match start(plan, wanted, dynamic, file, signals, console) {
-        Ok(session) => Ok(session.run(console)),
+        Ok(session) => {
+            say_armed(plan, console);
+            Ok(session.run(console))
+        }
         Err(error) => {
             output.abandon();
             Err(error)
         }
+    }
+}
+
+/// Whoever waits for the probes to be in place, a person or a script, waits for this line.
+fn say_armed(plan: &RecordPlan, console: &mut Console) {
+    let Target::Attach { pids, during } = &plan.target else { return };
+    if during.is_empty() {
+        let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+        let end = if plan.duration.is_some() { "" } else { "; Ctrl-C ends it" };
+        console.say(&format!("recording process {}{end}", pids.join(", ")));
     }
 }
 

@@ -9,7 +9,7 @@ use formats::limits::Limits;
 use formats::procmaps;
 use formats::space::{AddressSpace, Backing, KERNEL_START, Place};
 
-use crate::target::jit_map::JitMap;
+use crate::target::jit_map::{JitMap, Refusal};
 use crate::target::objects::{Identity, Objects, Sighting};
 use crate::target::procfs;
 
@@ -60,6 +60,21 @@ pub struct World {
     running: HashMap<u32, Running>,
     vdso: Option<Vec<u8>>,
     refused_processes: u64,
+    ended: EndedMaps,
+}
+
+/// What the JIT maps of processes that have ended leave to be said.
+#[derive(Debug, Default)]
+struct EndedMaps {
+    bad_lines: u64,
+    refusals: Vec<Refusal>,
+}
+
+impl EndedMaps {
+    fn take_in(&mut self, jit: &JitMap, last_look: Result<(), Refusal>) {
+        self.bad_lines += jit.bad_lines();
+        self.refusals.extend(last_look.err());
+    }
 }
 
 impl World {
@@ -67,7 +82,8 @@ impl World {
     #[must_use]
     pub fn new(limits: Limits, vdso: Option<Vec<u8>>) -> Self {
         let objects = Objects::default();
-        Self { objects, limits, running: HashMap::new(), vdso, refused_processes: 0 }
+        let ended = EndedMaps::default();
+        Self { objects, limits, running: HashMap::new(), vdso, refused_processes: 0, ended }
     }
 
     /// The process ids that are known to run.
@@ -135,6 +151,7 @@ impl World {
         let space = space.unwrap_or_default();
         let running = Running { index, space, jit, has_jit_code: false, threads: HashMap::new() };
         if let Some(old) = self.running.insert(pid, running) {
+            self.ended.take_in(&old.jit, Ok(()));
             to.process_end(ProcessEnd { process: old.index, time_ns });
         }
     }
@@ -166,7 +183,12 @@ impl World {
     pub fn exited<W: Write>(&mut self, to: &mut CaptureWriter<W>, pid: u32, time_ns: u64) {
         if let Some(mut old) = self.running.remove(&pid) {
             // Its last words: the map outlives the process.
-            let _refusal = old.jit.look(time_ns, |batch| to.jit(&batch));
+            let last_look = if old.has_jit_code {
+                old.jit.look(time_ns, |batch| to.jit(&batch))
+            } else {
+                Ok(())
+            };
+            self.ended.take_in(&old.jit, last_look);
             to.process_end(ProcessEnd { process: old.index, time_ns });
         }
     }
@@ -262,21 +284,21 @@ impl World {
         now: u64,
         mut refused: impl FnMut(Remark),
     ) {
+        let mut refusals = std::mem::take(&mut self.ended.refusals);
         for running in self.running.values_mut().filter(|running| running.has_jit_code) {
-            if let Err(refusal) = running.jit.look(now, |batch| to.jit(&batch)) {
-                refused(Remark {
-                    code: "jit-map-refused".into(),
-                    text: refusal.to_string(),
-                    count: 1,
-                });
-            }
+            refusals.extend(running.jit.look(now, |batch| to.jit(&batch)).err());
+        }
+        for refusal in refusals {
+            let text = refusal.to_string();
+            refused(Remark { code: "jit-map-refused".into(), text, count: 1 });
         }
     }
 
-    /// Lines of JIT maps that were not understood, over the processes that still run.
+    /// Lines of JIT maps that were not understood.
     #[must_use]
     pub fn bad_jit_lines(&self) -> u64 {
-        self.running.values().map(|running| running.jit.bad_lines()).sum()
+        let running = self.running.values().map(|running| running.jit.bad_lines());
+        self.ended.bad_lines + running.sum::<u64>()
     }
 
     /// Processes that were not followed because there were too many.

@@ -43,6 +43,10 @@ impl<'a> RecordBytes<'a> {
         if offset.checked_add(LEN)? > self.len() {
             return None;
         }
+        // All but a few records lie in one piece.
+        if let Some(bytes) = self.first.get(offset..offset + LEN) {
+            return bytes.try_into().ok();
+        }
         let mut out = [0u8; LEN];
         for (index, byte) in out.iter_mut().enumerate() {
             let at = offset + index;

@@ -1,7 +1,7 @@
 //! `nrec`: records what a process does, with the kernel's own means, into a capture file.
 //!
 //! `cli` reads arguments, `plan` is what they mean, `session` records, `probe` finds places,
-//! `target` knows processes, `tracefs` makes dynamic events, and `sys` alone talks to the kernel in
+//! `process` knows processes, `tracefs` makes dynamic events, and `sys` alone talks to the kernel in
 //! ways that the compiler cannot check.
 
 // Kernel ids are i32 in one interface and u32 in the next, and counts of things in memory fit 32
@@ -17,8 +17,8 @@ pub mod cli;
 pub mod doctor;
 pub mod plan;
 pub mod probe;
+pub mod process;
 pub mod session;
 #[expect(unsafe_code, reason = "the kernel boundary; every block says why it is valid")]
 pub mod sys;
-pub mod target;
 pub mod tracefs;

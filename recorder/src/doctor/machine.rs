@@ -8,13 +8,13 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::Finding;
 use super::privileges::{self, CAPABILITIES, Effective};
+use crate::process::procfs;
 use crate::session::budget::Budget;
 use crate::sys::attr::{EventAttr, EventSource};
 use crate::sys::perf::{PerfFd, best_cpu_source};
 use crate::sys::perf_error::{PerfError, paranoid_level};
 use crate::sys::ring::page_bytes;
 use crate::sys::{cpus, errno_of, errno_text, rlimit};
-use crate::target::procfs;
 use crate::tracefs::{Owner, Tracefs, TracefsError};
 
 /// The uprobe PMU, which every kernel with CONFIG_UPROBE_EVENTS registers (kernel/events/core.c,

@@ -14,13 +14,13 @@ use super::verdict::{self, Evidence, MapState};
 use super::{Finding, program};
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
+use crate::process::jit_map::JitMap;
+use crate::process::objects::{Identity, MappedFile, Objects, Sighting};
+use crate::process::procfs::{self, Facts};
 use crate::session::budget::Budget;
 use crate::session::error::RecordError;
 use crate::sys::attr::EventSource;
 use crate::sys::{cpus, errno_of, errno_text, rlimit};
-use crate::target::jit_map::JitMap;
-use crate::target::objects::{Identity, MappedFile, Objects, Sighting};
-use crate::target::procfs::{self, Facts};
 
 /// `node::Start(int, char**)` (node's src/node.h), exported by every Node program or libnode.
 const NODE_START: &str = "_ZN4node5StartEiPPc";

@@ -14,7 +14,7 @@ use object::read::ReadCache;
 
 use super::site::{self, SiteError, SitePolicy};
 use super::wanted::Wanted;
-use crate::target::objects::{MappedFile, Objects};
+use crate::process::objects::{MappedFile, Objects};
 use crate::tracefs::{ProbePath, SiteSpec, TracefsError};
 
 /// Most bytes of a function that are decoded, from its first to the probed instruction.

@@ -19,6 +19,8 @@ use crate::sys::perf_error::PerfError;
 use crate::sys::ring::{Ring, page_bytes};
 use crate::tracefs::{self, DynamicEvent, DynamicEvents};
 
+/// Event id of the time samples.
+pub const CPU_EVENT: u32 = 1;
 /// Name of the argument that carries the caller's address; users never see it.
 const CALLER: &str = "nrec_caller";
 /// Least ring when the kernel does not allow more locked memory, bytes.
@@ -94,7 +96,6 @@ impl Arms {
     pub fn carrier<W: Write>(
         &mut self,
         ingest: &mut Ingest<W>,
-        event: u32,
         sampling: Option<Sampling>,
     ) -> Result<(), RecordError> {
         let own_context = self.mode.inherit && inherits_with_own_context();
@@ -124,7 +125,7 @@ impl Arms {
         };
         let period_ns = 1_000_000_000 / u64::from(sampling.frequency.max(1));
         ingest.define(&EventDef {
-            id: event,
+            id: CPU_EVENT,
             name: "cpu".into(),
             set: "cpu".into(),
             source: format!("{} at {} Hz", sampling.source.name(), sampling.frequency),
@@ -132,7 +133,7 @@ impl Arms {
             period_ns: Some(period_ns),
         })?;
         let layout = attr.record_parse_info();
-        let decoder = Decoder { event, layout, fields: Vec::new(), caller: None };
+        let decoder = Decoder { event: CPU_EVENT, layout, fields: Vec::new(), caller: None };
         self.push(attr, None, Some(decoder), None);
         Ok(())
     }

@@ -4,8 +4,13 @@
 //! start of a round is taken: whatever caused a record (a mapping before a sample in it) is then in
 //! some ring already, and the round puts both in order.
 
+use std::collections::HashSet;
+
 use crate::sys::record::{RawRecord, record_time_and_id};
 use crate::sys::ring::{Ring, RingError};
+
+/// `PERF_RECORD_FORK` (include/uapi/linux/perf_event.h).
+const FORK: u32 = 7;
 
 /// Where one record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,4 +81,18 @@ impl Drain {
         }
         problem.map_or(Ok(self.order.len()), Err)
     }
+}
+
+/// Threads that the kernel has opened events for, by their FORK records. Consumes nothing.
+pub fn inherited_threads(rings: &mut [Ring]) -> HashSet<u32> {
+    let mut threads = HashSet::new();
+    for ring in rings {
+        if ring.refresh().is_err() {
+            continue;
+        }
+        // struct: pid, ppid, tid, ptid.
+        let forks = ring.records().flatten().filter(|record| record.type_ == FORK);
+        threads.extend(forks.filter_map(|record| record.body().u32_at(8)));
+    }
+    threads
 }

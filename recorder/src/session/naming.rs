@@ -9,7 +9,7 @@ use formats::capture::{CaptureWriter, Frame, Remark, Symbol};
 use formats::kallsyms::{KallsymsParser, KernelSymbols};
 use formats::limits::Limits;
 
-use crate::target::objects::Objects;
+use crate::process::objects::Objects;
 
 /// Places remembered as already named; when full, some names are looked up again.
 const MAX_KNOWN: usize = 1 << 18;

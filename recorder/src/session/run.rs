@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use formats::capture::{End, Remark, WriteStats};
 
-use super::arm::Arms;
+use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
 use super::error::RecordError;
 use super::ingest::{Ingest, NewMapping};
@@ -16,14 +16,13 @@ use super::status::{Console, Progress};
 use crate::plan::RecordPlan;
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
+use crate::process::objects::MappedFile;
+use crate::process::procfs;
 use crate::sys::clock;
 use crate::sys::pidfd::PidFd;
 use crate::sys::poll::Poller;
-use crate::sys::ring::Ring;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Child, ChildExit};
-use crate::target::objects::MappedFile;
-use crate::target::procfs;
 
 /// Longest wait. A process can be looked at only while it lives: one that lives for less than this
 /// may leave no command line. Fifty wake-ups a second cost about a thousandth of a CPU.
@@ -32,8 +31,6 @@ const TICK: Duration = Duration::from_millis(20);
 const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
 /// A chunk is written at least this often, in nanoseconds: a kill loses less than a second.
 const FLUSH_NS: u64 = 800_000_000;
-/// `PERF_RECORD_FORK` (include/uapi/linux/perf_event.h).
-const FORK: u32 = 7;
 const SIGNALS: u64 = u64::MAX;
 const TARGETS: u64 = u64::MAX - 1;
 
@@ -160,7 +157,7 @@ impl<'p> Session<'p> {
         let mut names: BTreeMap<u32, String> =
             wanted.iter().map(|wanted| (wanted.event, wanted.name.clone())).collect();
         if plan.frequency.is_some() {
-            names.insert(super::start::CPU_EVENT, "cpu".into());
+            names.insert(CPU_EVENT, "cpu".into());
         }
         Ok(Self {
             plan,
@@ -439,18 +436,4 @@ impl<'p> Session<'p> {
             self.exit = child.try_wait().ok().flatten();
         }
     }
-}
-
-/// Threads that the kernel has opened events for, by their FORK records. Consumes nothing.
-pub fn inherited_threads(rings: &mut [Ring]) -> HashSet<u32> {
-    let mut threads = HashSet::new();
-    for ring in rings {
-        if ring.refresh().is_err() {
-            continue;
-        }
-        // struct: pid, ppid, tid, ptid.
-        let forks = ring.records().flatten().filter(|record| record.type_ == FORK);
-        threads.extend(forks.filter_map(|record| record.body().u32_at(8)));
-    }
-    threads
 }

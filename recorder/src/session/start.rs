@@ -7,7 +7,7 @@ use std::fs::File;
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
 use formats::limits::Limits;
 
-use super::arm::{Arms, OpenMode, Sampling};
+use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
 use super::budget::Budget;
 use super::error::RecordError;
 use super::ingest::Ingest;
@@ -18,18 +18,15 @@ use super::world::World;
 use crate::plan::{RecordPlan, Target};
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
+use crate::process::objects::Objects;
+use crate::process::{launch, procfs};
 use crate::sys::attr::{EventAttr, EventSource};
 use crate::sys::perf::{PerfFd, best_cpu_source};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::PendingChild;
 use crate::sys::{clock, cpus, rlimit, vdso};
-use crate::target::objects::Objects;
-use crate::target::{launch, procfs};
 use crate::tracefs::{DynamicEvents, Tracefs, sweep_stale};
-
-/// Event id of the time samples.
-pub(super) const CPU_EVENT: u32 = 1;
 
 /// Records as planned.
 ///
@@ -138,7 +135,7 @@ fn start<'p>(
     let now = ingest_start(&mut ingest, &pids)?;
     let mode = OpenMode { inherit: plan.inherit, on_exec: launching };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
-    arms.carrier(&mut ingest, CPU_EVENT, sampling)?;
+    arms.carrier(&mut ingest, sampling)?;
 
     let mut probed = HashSet::new();
     let mut missing = Vec::new();
@@ -213,7 +210,7 @@ fn open_targets(
     if later.iter().any(|&(_pid, tid)| !arms.is_open(tid)) {
         // A FORK record is written when the clone is complete, a moment after /proc shows it.
         std::thread::sleep(std::time::Duration::from_millis(5));
-        let inherited = super::run::inherited_threads(&mut arms.rings);
+        let inherited = super::drain::inherited_threads(&mut arms.rings);
         for (_pid, tid) in later {
             if !arms.is_open(tid) && !inherited.contains(&tid) {
                 opened += usize::from(arms.open_thread(ingest, tid, 0)?);

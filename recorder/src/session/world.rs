@@ -9,9 +9,9 @@ use formats::limits::Limits;
 use formats::procmaps;
 use formats::space::{AddressSpace, Backing, KERNEL_START, Place};
 
-use crate::target::jit_map::{JitMap, Refusal};
-use crate::target::objects::{Identity, Objects, Sighting};
-use crate::target::procfs;
+use crate::process::jit_map::{JitMap, Refusal};
+use crate::process::objects::{Identity, Objects, Sighting};
+use crate::process::procfs;
 
 /// Processes that are followed at the same time; more are recorded without names.
 const MAX_PROCESSES: usize = 4096;

@@ -3,20 +3,23 @@
 
 use std::io::Write;
 
-use formats::capture::{Capture, EventDef};
+use formats::capture::Capture;
 use formats::text::clean_string;
 
 use crate::aggregate::{StackCounts, count_stacks};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
-use crate::join::opens;
+use crate::join::{errno, opens};
+use crate::profile::Kind;
 use crate::report::CPU_SET;
 use crate::report::frames::{cmdline, comm};
 use crate::report::units::{counted, duration};
 use crate::symbolise::Symboliser;
 
-/// Longest command in the title, characters.
-const COMMAND_CHARS: usize = 80;
+/// Longest command in the title, characters: what follows it must not be cut off.
+const COMMAND_CHARS: usize = 40;
+/// Longest path at the end of a stack, characters.
+const PATH_CHARS: usize = 160;
 
 /// Why no flamegraph could be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +51,11 @@ pub fn write(
     };
     let event = event.unwrap_or(if has_cpu() { CPU_SET } else { OPEN_EVENT });
     let mut symboliser = Symboliser::new(capture);
-    let counts = weigh(capture, event, &mut symboliser);
+    let counts = if event == OPEN_EVENT {
+        opens_with_paths(capture, &mut symboliser)
+    } else {
+        count_stacks(capture, &mut symboliser, |def| def.name == event || def.set == event)
+    };
     let shown = clean_string(event.as_bytes(), COMMAND_CHARS);
     if counts.total() == 0 {
         return Err(GraphError::NoSamples { event: shown });
@@ -80,11 +87,22 @@ pub fn write(
     })
 }
 
-/// How often each stack occurs: opens count by their beginning.
-fn weigh(capture: &Capture, event: &str, symboliser: &mut Symboliser<'_>) -> StackCounts {
-    let chosen = |def: &EventDef| def.name == event || (def.set == event && event != OPEN_EVENT);
-    let opens = |def: &EventDef| opens::is_half(def) && def.name == opens::OPEN;
-    count_stacks(capture, symboliser, |def| chosen(def) || (event == OPEN_EVENT && opens(def)))
+/// How often each stack occurs, with the path and the result as its leaf: an open is about a file.
+fn opens_with_paths(capture: &Capture, symboliser: &mut Symboliser<'_>) -> StackCounts {
+    let mut counts = StackCounts::default();
+    for open in opens::join(capture).operations {
+        let stack = symboliser.resolve(open.stack, open.start_ns);
+        let path = open.path.map_or_else(
+            || "(path not readable)".to_owned(),
+            |path| clean_string(path, PATH_CHARS),
+        );
+        let text = match open.errno() {
+            Some(number) => format!("{path} {}", errno::name(number)),
+            None => path,
+        };
+        counts.add(symboliser.with_leaf(stack, Kind::Operation, text), 1);
+    }
+    counts
 }
 
 fn target(capture: &Capture) -> String {
@@ -94,7 +112,31 @@ fn target(capture: &Capture) -> String {
         .find(|process| capture.meta.targets.contains(&process.pid))
         .or_else(|| processes.first());
     let Some(process) = process else { return "unknown target".to_owned() };
-    let name = cmdline(process).or_else(|| comm(process)).unwrap_or_default();
-    let name: String = name.chars().take(COMMAND_CHARS).collect();
+    let name = cmdline(process).map(|line| short(&line)).or_else(|| comm(process));
+    let name = clean_string(name.unwrap_or_default().as_bytes(), COMMAND_CHARS);
     format!("{name} (pid {})", process.pid).trim_start().to_owned()
+}
+
+/// A command line as people say it: without options, and of each path the last two names.
+fn short(cmdline: &str) -> String {
+    let mut words = cmdline.split(' ').filter(|word| !word.is_empty());
+    let program = words.next().map(|program| program.rsplit('/').next().unwrap_or(program));
+    let arguments = words.filter(|word| !word.starts_with('-')).map(|word| {
+        let names = word.rmatch_indices('/').nth(1);
+        names.map_or(word, |(at, _)| word.get(at + 1..).unwrap_or(word))
+    });
+    program.into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn commands_are_short_in_the_title() {
+        let line = "/usr/bin/node --perf-basic-prof /srv/shop/app/server.js 80";
+        assert_eq!(short(line), "node app/server.js 80");
+        assert_eq!(short("node server.js"), "node server.js");
+        assert_eq!(short("node ./server.js /a/b"), "node ./server.js a/b");
+    }
 }

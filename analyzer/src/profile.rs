@@ -23,6 +23,9 @@ pub enum Kind {
     Jit,
     /// Not known, or not code: see [`ResolvedFrame::unresolved`].
     Unknown,
+    /// No code but what it did, a path with its result: the leaf of a flamegraph of operations, and
+    /// found nowhere else.
+    Operation,
 }
 
 impl Kind {
@@ -36,6 +39,7 @@ impl Kind {
             Self::Kernel => "kernel",
             Self::Jit => "jit",
             Self::Unknown => "unknown",
+            Self::Operation => "operation",
         }
     }
 }

@@ -118,7 +118,10 @@ impl Reason {
                 "record from the target's start, and leave its perf map in place until the end"
             }
             Self::InterpretedWithoutName => {
-                "start the target with --interpreted-frames-native-stack (and --perf-basic-prof)"
+                // V8 gives a function its own address when it compiles it; those of the snapshot
+                // were compiled when node was built.
+                "start the target with --perf-basic-prof --interpreted-frames-native-stack; those \
+                 that remain are in Node's snapshot: --no-node-snapshot"
             }
             Self::Stripped => "use a build with a symbol table, or install its debug symbols",
             Self::ObjectReplaced => "restart the target so that it runs the file that is installed",

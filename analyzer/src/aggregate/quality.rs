@@ -87,7 +87,7 @@ impl StackQuality {
             Kind::Native | Kind::Builtin => self.native.add(named, count),
             Kind::Kernel => self.kernel.add(named, count),
             // Broken chains and markers are no frames; they are in `unresolved`.
-            Kind::Unknown => {}
+            Kind::Unknown | Kind::Operation => {}
         }
         if frame.inferred {
             self.inferred = self.inferred.saturating_add(count);

@@ -112,7 +112,7 @@ HOW GOOD ARE THESE STACKS
    100.0% of native frames have a name (70 of 70)
   4 frames: an interpreted function runs inside the interpreter and has no address of its own \
 [interpreted-without-name]
-      remedy: start the target with --interpreted-frames-native-stack (and --perf-basic-prof)
+      remedy: start the target with --perf-basic-prof --interpreted-frames-native-stack; those that remain are in Node's snapshot: --no-node-snapshot
 
 LOSSES AND REMARKS
   none: everything that was recorded is here

@@ -158,6 +158,17 @@ impl<'c> Symboliser<'c> {
         Resolved { span: parent.span.and(span), stack: self.profile.push(parent.stack, frame) }
     }
 
+    /// The stack with one more frame inside its leaf, which is no code but a text.
+    pub fn with_leaf(
+        &mut self,
+        stack: ResolvedStackId,
+        kind: Kind,
+        text: String,
+    ) -> ResolvedStackId {
+        let frame = self.profile.frame(ResolvedFrame::named(kind, text));
+        self.profile.push(stack, frame)
+    }
+
     /// The same stack with its leaf marked as inferred.
     fn as_inferred(&mut self, stack: ResolvedStackId) -> ResolvedStackId {
         let Some((parent, frame)) = self.profile.node(stack) else { return stack };

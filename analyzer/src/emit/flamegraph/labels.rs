@@ -71,7 +71,7 @@ impl Labels {
 /// What inferno takes off again before it shows a name: it keeps a C++ `read` apart from the kernel's.
 fn annotation(kind: Kind) -> &'static str {
     match kind {
-        Kind::Js | Kind::Unknown => "",
+        Kind::Js | Kind::Unknown | Kind::Operation => "",
         Kind::Native => "_[w]",
         Kind::Builtin => "_[i]",
         Kind::Kernel => "_[k]",

@@ -21,6 +21,7 @@ fn ends(kind: Kind) -> (Color, Color) {
         Kind::Kernel => (rgb(175, 135, 215), rgb(210, 175, 235)),
         Kind::Jit => (rgb(235, 205, 70), rgb(250, 235, 130)),
         Kind::Unknown => (rgb(185, 185, 185), rgb(215, 215, 215)),
+        Kind::Operation => (rgb(255, 225, 120), rgb(255, 240, 170)),
     }
 }
 
@@ -33,6 +34,7 @@ pub(super) fn name(kind: Kind) -> &'static str {
         Kind::Kernel => "kernel",
         Kind::Jit => "other JIT code",
         Kind::Unknown => "unknown",
+        Kind::Operation => "path and result",
     }
 }
 

@@ -122,10 +122,12 @@ pub fn render(
         layout.font_size = FONT_SIZE;
         layout.font_width = FONT_WIDTH;
         layout.min_width = 0.0;
-        // The lines are grouped, and siblings are in order.
-        layout.no_sort = true;
+        // The lines are grouped already. inferno's own order would split a frame `f` where a sibling
+        // is called `f g`, and its order check refuses ours; a chart over time is what it takes as it
+        // is, but from the last line to the first.
+        layout.flame_chart = true;
         layout.text_truncate_direction = TextTruncateDirection::Right;
-        let lines = pruned.lines.iter().map(String::as_str);
+        let lines = pruned.lines.iter().rev().map(String::as_str);
         inferno::flamegraph::from_lines(&mut layout, lines, &mut svg)
             .map_err(FlamegraphError::Layout)?;
         add_legend(&mut svg, &tree.kinds());

@@ -1,3 +1,5 @@
+//! Drawings of small profiles, checked as text.
+
 use super::*;
 use crate::profile::{Reason, ResolvedFrame};
 
@@ -196,4 +198,16 @@ fn huge_weights_do_not_overflow() {
     let two = stack(&mut profile, &[native("b")]);
     let (svg, _) = draw(&profile, &[(one, u64::MAX), (two, u64::MAX), (one, u64::MAX)]);
     assert!(svg.contains("66.67%") && svg.contains("33.33%"));
+}
+
+#[test]
+fn a_name_that_begins_like_its_siblings_is_drawn_once() {
+    let mut profile = Profile::default();
+    let rows: Vec<_> = [["main", "f", "leaf"], ["main", "f g", "leaf"], ["main", "f", "other"]]
+        .iter()
+        .map(|names| (stack(&mut profile, &names.map(native)), 10))
+        .collect();
+    let (svg, _rendered) = draw(&profile, &rows);
+    assert_eq!(svg.matches("<title>f_[w] (").count() + svg.matches("<title>f (").count(), 1);
+    assert!(svg.contains("20 samples, 66.67%"), "both halves of f are one frame");
 }

@@ -79,6 +79,8 @@ pub struct JitMap {
     parser: PerfMapParser,
     offset: u64,
     last_look_ns: u64,
+    restarts: u64,
+    bad_lines_before: u64,
     refused: bool,
 }
 
@@ -108,6 +110,8 @@ impl JitMap {
             parser: PerfMapParser::new(limits.jit_line_bytes),
             offset: 0,
             last_look_ns: 0,
+            restarts: 0,
+            bad_lines_before: 0,
             refused: false,
         }
     }
@@ -127,7 +131,14 @@ impl JitMap {
     /// Lines that were not understood or too long.
     #[must_use]
     pub fn bad_lines(&self) -> u64 {
-        self.parser.bad_lines() + self.parser.long_lines()
+        self.bad_lines_before + self.parser.bad_lines() + self.parser.long_lines()
+    }
+
+    /// How often the file became shorter. Node 18 begins it anew for each worker thread, which
+    /// destroys what the other threads write.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// Reads what the map has gained and hands it over in batches. `now` is the time of this look.
@@ -144,7 +155,14 @@ impl JitMap {
         let Some(file) = &self.file else { return Ok(()) };
         let after_ns = std::mem::replace(&mut self.last_look_ns, now);
         // The usual look finds nothing new: one fstat(2), and nothing is allocated.
-        if file.metadata().is_ok_and(|metadata| metadata.len() <= self.offset) {
+        let length = file.metadata().map_or(self.offset, |metadata| metadata.len());
+        if length < self.offset {
+            self.restarts += 1;
+            self.bad_lines_before += self.parser.bad_lines() + self.parser.long_lines();
+            self.parser = PerfMapParser::new(self.limits.jit_line_bytes);
+            self.offset = 0;
+        }
+        if length <= self.offset {
             return Ok(());
         }
         let mut piece = vec![0; PIECE];
@@ -263,6 +281,21 @@ mod tests {
         assert_eq!(second[0].entries[0].name, b"JS:~g a.js:2:1");
         assert_eq!(map.bad_lines(), 1);
         assert_eq!(looked(&mut map, 30), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_map_that_begins_anew_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = us();
+        let mut map = map_in(folder.path(), &facts);
+        let path = folder.path().join(format!("perf-{}.map", facts.pid));
+        std::fs::write(&path, b"1000 10 JS:~f a.js:1:1\nnonsense\n2000 20 JS:~g a.js:2:1\n")
+            .unwrap();
+        assert_eq!(looked(&mut map, 10).unwrap()[0].entries.len(), 2);
+        std::fs::write(&path, b"3000 10 JS:~h b.js:1:1\n").unwrap();
+        let again = looked(&mut map, 20).unwrap();
+        assert_eq!((again[0].entries[0].start, again[0].entries.len()), (0x3000, 1));
+        assert_eq!((map.restarts(), map.bad_lines()), (1, 1));
     }
 
     #[test]

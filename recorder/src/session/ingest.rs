@@ -249,12 +249,30 @@ impl<W: Write> Ingest<W> {
     /// What writing the file says.
     pub fn finish(mut self, end: &End) -> io::Result<(W, WriteStats)> {
         let counted = [
-            ("jit-bad-lines", self.world.bad_jit_lines(), "lines of JIT maps were not understood"),
-            ("bad-records", self.counts.bad_records, "records of the kernel were not understood"),
-            ("too-many-processes", self.world.refused_processes(), "processes were not followed"),
+            (
+                "jit-bad-lines",
+                self.world.bad_jit_lines(),
+                "lines of JIT maps that were not understood",
+            ),
+            (
+                "jit-map-restarted",
+                self.world.jit_map_restarts(),
+                "a JIT map was begun anew, which costs names: Node 18 does it for each worker \
+                 thread",
+            ),
+            (
+                "bad-records",
+                self.counts.bad_records,
+                "records of the kernel that were not understood",
+            ),
+            (
+                "too-many-processes",
+                self.world.refused_processes(),
+                "processes that were not followed",
+            ),
         ];
         for (code, count, what) in counted.into_iter().filter(|&(_, count, _)| count > 0) {
-            self.remark(Remark { code: code.into(), text: format!("{count} {what}"), count });
+            self.remark(Remark { code: code.into(), text: what.into(), count });
         }
         self.flush()?;
         let mut remarks: Vec<_> = self.remarks.into_values().collect();

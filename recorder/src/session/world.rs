@@ -67,12 +67,14 @@ pub struct World {
 #[derive(Debug, Default)]
 struct EndedMaps {
     bad_lines: u64,
+    restarts: u64,
     refusals: Vec<Refusal>,
 }
 
 impl EndedMaps {
     fn take_in(&mut self, jit: &JitMap, last_look: Result<(), Refusal>) {
         self.bad_lines += jit.bad_lines();
+        self.restarts += jit.restarts();
         self.refusals.extend(last_look.err());
     }
 }
@@ -299,6 +301,13 @@ impl World {
     pub fn bad_jit_lines(&self) -> u64 {
         let running = self.running.values().map(|running| running.jit.bad_lines());
         self.ended.bad_lines + running.sum::<u64>()
+    }
+
+    /// How often a JIT map was begun anew.
+    #[must_use]
+    pub fn jit_map_restarts(&self) -> u64 {
+        let running = self.running.values().map(|running| running.jit.restarts());
+        self.ended.restarts + running.sum::<u64>()
     }
 
     /// Processes that were not followed because there were too many.

@@ -1,0 +1,89 @@
+//! The JSON lines of `nanalyze events --json --stacks`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::report::{Frame, nanalyze, original_path};
+use crate::truth::{Open, Opens, count};
+
+/// One event.
+#[derive(Debug, Deserialize)]
+pub struct Event {
+    /// The event's name.
+    pub event: String,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+    /// The process.
+    pub pid: u64,
+    /// The thread.
+    pub tid: u64,
+    /// What was fetched or joined.
+    pub args: Value,
+    /// The stack, leaf first.
+    #[serde(default)]
+    pub frames: Vec<Frame>,
+}
+
+impl Event {
+    /// The open that this event is, if it has a path: `args.path`, and `args.errno` if it failed.
+    #[must_use]
+    pub fn open(&self) -> Option<Open> {
+        let bytes = self.args.get("path_bytes").and_then(Value::as_str);
+        let path = original_path(self.args.get("path")?.as_str()?, bytes)?;
+        let error = self.args.get("errno").and_then(Value::as_str).map(str::to_owned);
+        Some(Open { path, error })
+    }
+}
+
+/// The file operations of a complete capture, with their stacks.
+///
+/// # Errors
+/// If the analyzer fails or a line is not an event.
+pub fn file_events(capture: &Path) -> Result<Vec<Event>> {
+    events_of(capture, "fs")
+}
+
+/// The samples of one event in a complete capture, with their stacks.
+///
+/// # Errors
+/// If the analyzer fails or a line is not an event.
+pub fn events_of(capture: &Path, event: &str) -> Result<Vec<Event>> {
+    let words = ["events", "-e", event, "--json", "--stacks"];
+    let outcome = nanalyze(&words, capture)?.expect_code(0)?;
+    parse_events(&outcome.stdout)
+}
+
+/// Reads JSON lines.
+///
+/// # Errors
+/// If a line is not an event.
+pub fn parse_events(lines: &str) -> Result<Vec<Event>> {
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("not an event: {line}"));
+    lines.lines().map(parse).collect()
+}
+
+/// The opens below a folder.
+#[must_use]
+pub fn open_counts_below(events: &[Event], folder: &Path) -> Opens {
+    let opens = events.iter().filter_map(Event::open);
+    count(opens.filter(|open| crate::truth::is_below(open, folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_an_event() {
+        let line = r#"{"event":"fs.open","time_ns":5,"pid":1,"tid":2,
+            "args":{"path":"/a/b","errno":"ENOENT"},"frames":[{"kind":"js","function":"f"}]}"#;
+        let events = parse_events(&line.replace('\n', "")).unwrap();
+        assert_eq!(events[0].frames[0].function.as_deref(), Some("f"));
+        let opens = open_counts_below(&events, Path::new("/a"));
+        assert_eq!(opens.values().sum::<u64>(), 1);
+        assert!(parse_events("{\"event\":1}").is_err());
+    }
+}

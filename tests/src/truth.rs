@@ -1,0 +1,200 @@
+//! What really happened, as told by the workload or by `strace`, and its comparison with what we say.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::report::Frame;
+
+/// One open: the path as given, and the errno name if it failed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Open {
+    /// The path, not made absolute.
+    pub path: String,
+    /// `ENOENT`, or nothing if a descriptor came back.
+    pub error: Option<String>,
+}
+
+/// How often each open happened.
+pub type Opens = BTreeMap<Open, u64>;
+
+/// Counts equal opens.
+pub fn count(opens: impl IntoIterator<Item = Open>) -> Opens {
+    let mut counts = Opens::new();
+    for open in opens {
+        *counts.entry(open).or_default() += 1;
+    }
+    counts
+}
+
+/// Whether the path lies in `folder`.
+#[must_use]
+pub fn is_below(open: &Open, folder: &Path) -> bool {
+    Path::new(&open.path).starts_with(folder)
+}
+
+/// The opens in a workload's log: its records with the key `open`.
+#[must_use]
+pub fn said_opens(said: &[Value]) -> Opens {
+    let open = |record: &Value| {
+        let path = record.get("open")?.as_str()?.to_owned();
+        let error = record.get("error").and_then(Value::as_str).map(str::to_owned);
+        Some(Open { path, error })
+    };
+    count(said.iter().filter_map(open))
+}
+
+/// Fails unless `seen` is exactly `truth`: nothing missing, nothing invented.
+///
+/// # Errors
+/// With every difference.
+pub fn compare(observer: &str, truth: &Opens, seen: &Opens) -> Result<()> {
+    if truth.is_empty() {
+        bail!("nothing happened that {observer} could have seen");
+    }
+    let mut differences = String::new();
+    for (open, times) in truth {
+        let seen_times = seen.get(open).copied().unwrap_or(0);
+        if seen_times != *times {
+            writeln!(differences, "  {open:?}: {times} times in truth, seen {seen_times} times")?;
+        }
+    }
+    for (open, times) in seen.iter().filter(|(open, _)| !truth.contains_key(open)) {
+        writeln!(differences, "  {open:?}: never in truth, seen {times} times")?;
+    }
+    if !differences.is_empty() {
+        bail!("{observer} differs from the truth:\n{differences}");
+    }
+    Ok(())
+}
+
+/// Fails unless the JavaScript frames of an event are the call sites that the target itself saw.
+///
+/// `sites` is the log of `error-stack.js`: the callers of its function `probe`, innermost first. In
+/// the event, Node's `openSync` and `probe` itself lie on top of them. Frames that V8 adds for
+/// `await` and frames of functions without JavaScript code (`Array.map`) are left out of both.
+/// In Node's own scripts only the file is compared: their functions' names are inferred in two ways.
+///
+/// # Errors
+/// With both stacks.
+pub fn compare_stack(sites: &[Value], frames: &[Frame]) -> Result<()> {
+    let truth: Vec<_> = sites.iter().filter_map(described_site).collect();
+    let mut seen: Vec<_> = frames.iter().filter(|frame| frame.kind == "js").collect();
+    let Some(probe) = seen.iter().position(|frame| frame.function.as_deref() == Some("probe"))
+    else {
+        bail!("the stack has no frame of `probe`: {frames:#?}");
+    };
+    if seen[..probe].iter().any(|frame| !is_nodes_own(frame.file.as_deref().unwrap_or(""))) {
+        bail!("something of the application lies above `probe`: {seen:#?}");
+    }
+    seen.drain(..=probe);
+    let equal = truth.len() == seen.len()
+        && truth.iter().zip(&seen).all(|((function, file), frame)| {
+            let nodes_own = is_nodes_own(file);
+            frame.file.as_deref() == Some(file)
+                && (nodes_own || named(frame.function.as_deref()) == named(*function))
+        });
+    if !equal {
+        bail!("the target saw {truth:#?}\nand we say {seen:#?}");
+    }
+    Ok(())
+}
+
+fn described_site(site: &Value) -> Option<(Option<&str>, &str)> {
+    let is_set = |key: &str| site.get(key).and_then(Value::as_bool).unwrap_or(false);
+    if is_set("native") || is_set("async") {
+        return None;
+    }
+    let file = site.get("file")?.as_str()?;
+    Some((site.get("function").and_then(Value::as_str), file))
+}
+
+fn is_nodes_own(file: &str) -> bool {
+    file.starts_with("node:")
+}
+
+fn named(function: Option<&str>) -> Option<&str> {
+    function.filter(|name| *name != "(anonymous)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn open(path: &str, error: Option<&str>) -> Open {
+        Open { path: path.to_owned(), error: error.map(str::to_owned) }
+    }
+
+    fn frame(kind: &str, function: &str, file: &str) -> Frame {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Frame {
+            kind: kind.to_owned(),
+            function: some(function),
+            file: some(file),
+            ..Frame::default()
+        }
+    }
+
+    #[test]
+    fn a_missing_an_invented_and_a_wrong_open_are_differences() {
+        let truth = count([open("a", None), open("a", None), open("b", Some("ENOENT"))]);
+        assert!(compare("x", &truth, &truth.clone()).is_ok());
+        assert!(compare("x", &truth, &count([open("a", None), open("a", None)])).is_err());
+        let wrong = count([open("a", None), open("a", None), open("b", None)]);
+        let message = compare("x", &truth, &wrong).unwrap_err().to_string();
+        assert!(
+            message.contains("seen 0 times") && message.contains("never in truth"),
+            "{message}"
+        );
+        let mut invented = truth.clone();
+        invented.insert(open("c", None), 1);
+        assert!(compare("x", &truth, &invented).is_err());
+        assert!(compare("x", &Opens::new(), &Opens::new()).is_err());
+    }
+
+    #[test]
+    fn the_log_of_a_workload_is_read() {
+        let said =
+            [json!({"ready": 1}), json!({"open": "a"}), json!({"open": "b", "error": "EIO"})];
+        assert_eq!(said_opens(&said), count([open("a", None), open("b", Some("EIO"))]));
+    }
+
+    #[test]
+    fn stacks_are_compared_frame_by_frame() {
+        let sites = [
+            json!({"function": "inner", "file": "/app.js"}),
+            json!({"function": "map", "native": true}),
+            json!({"file": "/app.js"}),
+            json!({"function": "later", "file": "/app.js", "async": true}),
+            json!({"function": "Module.load", "file": "node:loader"}),
+        ];
+        let good = [
+            frame("native", "uv_fs_open", ""),
+            frame("js", "openSync", "node:fs"),
+            frame("js", "probe", "/app.js"),
+            frame("js", "inner", "/app.js"),
+            frame("builtin", "ArrayMap", ""),
+            frame("js", "(anonymous)", "/app.js"),
+            frame("js", "load", "node:loader"),
+        ];
+        assert!(compare_stack(&sites, &good).is_ok());
+        for index in 2..good.len() {
+            if good[index].kind == "js" {
+                let mut missing = good.to_vec();
+                missing.remove(index);
+                assert!(compare_stack(&sites, &missing).is_err(), "without frame {index}");
+                let mut wrong = good.to_vec();
+                wrong[index].file = Some("/other.js".to_owned());
+                let is_wrong = compare_stack(&sites, &wrong).is_err();
+                assert!(is_wrong || index == 2, "with another file in frame {index}");
+            }
+        }
+        let mut renamed = good.to_vec();
+        renamed[3].function = Some("outer".to_owned());
+        assert!(compare_stack(&sites, &renamed).is_err());
+    }
+}

@@ -44,6 +44,15 @@ pub struct OpenCount {
 }
 
 impl OpenCount {
+    /// Adds what another count has counted.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.failed += other.failed;
+        self.pending += other.pending;
+        self.synchronous += other.synchronous;
+        self.asynchronous += other.asynchronous;
+    }
+
     /// Counts operations.
     #[must_use]
     pub fn of(operations: &[Operation<'_>]) -> Self {

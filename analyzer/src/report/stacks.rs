@@ -12,7 +12,7 @@ const INTERNAL_FRAMES: usize = 6;
 const FOLDED_NAMES: usize = 4;
 
 /// One line of a stack.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Line {
     /// A frame: function and place.
     Frame {
@@ -35,6 +35,14 @@ fn is_node(frame: &ResolvedFrame) -> bool {
     let file = frame.file.as_deref().unwrap_or_default();
     // Node before 16 wrote its own modules without the scheme.
     file.starts_with("node:") || file.starts_with("internal/")
+}
+
+/// What a reader tells stacks apart by: the frames that are shown, or the folds where none is.
+#[must_use]
+pub fn what_is_read(lines: &[Line]) -> Vec<Line> {
+    let is_frame = |line: &&Line| matches!(line, Line::Frame { .. });
+    let frames: Vec<Line> = lines.iter().filter(is_frame).cloned().collect();
+    if frames.is_empty() { lines.to_vec() } else { frames }
 }
 
 /// The lines of a stack, leaf first.

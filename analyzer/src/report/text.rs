@@ -1,5 +1,6 @@
 //! The report for people: one page, the worst first. It must not compute anything but layout.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use formats::text::clean_string;
@@ -155,6 +156,23 @@ impl Page<'_, '_, '_> {
         self.more(paths.len(), "path", "paths")
     }
 
+    /// Stacks that read alike are one to a reader: they differ in native frames, in what V8 had
+    /// inlined, or far out.
+    fn shown_alike(&self, path: &PathOpens<'_>) -> Vec<(OpenCount, Vec<Line>)> {
+        let mut alike: Vec<(OpenCount, Vec<Line>)> = Vec::new();
+        let mut places: HashMap<Vec<Line>, usize> = HashMap::new();
+        for stack in &path.stacks {
+            let lines = stacks::lines(&self.report.profile, stack.stack);
+            let place = *places.entry(stacks::what_is_read(&lines)).or_insert(alike.len());
+            match alike.get_mut(place) {
+                Some((opens, _lines)) => opens.merge(stack.opens),
+                None => alike.push((stack.opens, lines)),
+            }
+        }
+        alike.sort_by_key(|(opens, _lines)| std::cmp::Reverse(opens.count));
+        alike
+    }
+
     fn path(&mut self, path: &PathOpens<'_>) -> io::Result<()> {
         let name = path.path.map_or(UNREADABLE_PATH.to_owned(), |path| match path {
             b"" => "(empty path)".to_owned(),
@@ -177,22 +195,23 @@ impl Page<'_, '_, '_> {
             if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) };
         let notes = self.style.bad(&notes);
         writeln!(self.out, "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}")?;
-        for stack in path.stacks.iter().take(STACKS) {
-            let how = match stack.opens {
+        let stacks = self.shown_alike(path);
+        for (opens, lines) in stacks.iter().take(STACKS) {
+            let how = match *opens {
                 OpenCount { count, synchronous, .. } if count == synchronous => "sync",
                 OpenCount { count, asynchronous, .. } if count == asynchronous => "async",
                 OpenCount { synchronous: 0, asynchronous: 0, .. } => "",
                 _ => "sync and async",
             };
-            let failed = match stack.opens.failed {
+            let failed = match opens.failed {
                 0 => String::new(),
-                failed if failed == stack.opens.count => ", failed".to_owned(),
+                failed if failed == opens.count => ", failed".to_owned(),
                 failed => format!(", {failed} failed"),
             };
-            writeln!(self.out, "{:>11} x {how}{failed}", stack.opens.count)?;
-            self.stack(&stacks::lines(&self.report.profile, stack.stack))?;
+            writeln!(self.out, "{:>11} x {how}{failed}", opens.count)?;
+            self.stack(lines)?;
         }
-        let more = path.stacks.len().saturating_sub(STACKS);
+        let more = stacks.len().saturating_sub(STACKS);
         if more > 0 {
             let text = format!("          … {}", counted(more as u64, "more stack", "more stacks"));
             writeln!(self.out, "{}", self.style.dim(&text))?;

@@ -58,12 +58,17 @@ impl Budget {
 
 impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { events, threads, cpus, ring_bytes } = self;
+        let Self { events, threads, cpus, ring_bytes } = *self;
+        let counted =
+            |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         write!(
             f,
-            "{events} events × {threads} threads × {cpus} CPUs = {} descriptors, \
-             {cpus} rings × {} KiB = {} MiB",
-            self.descriptors(),
+            "{} × {} × {} = {}, {} × {} KiB = {} MiB",
+            counted(events, "event"),
+            counted(threads, "thread"),
+            counted(cpus, "CPU"),
+            counted(self.descriptors(), "descriptor"),
+            counted(cpus, "ring"),
             ring_bytes >> 10,
             self.ring_total() >> 20,
         )

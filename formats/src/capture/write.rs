@@ -13,6 +13,7 @@ use super::model::{
 };
 use super::sections::{self, tag};
 use super::tables::{StackId, TableLimits, Tables};
+use crate::limits::Limits;
 
 /// Level at which chunks are compressed: the columns are small, so speed matters little here.
 const ZSTD_LEVEL: i32 = 3;
@@ -338,6 +339,12 @@ impl<W: Write> CaptureWriter<W> {
     }
 
     fn chunk(&mut self, kind: ChunkKind, payload: &[u8]) -> io::Result<()> {
+        let limit = Limits::default().chunk_bytes;
+        if payload.len() > limit {
+            // No reader would take it.
+            let text = format!("a chunk of {} bytes is over the limit of {limit}", payload.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         let packed = self.compressor.compress(payload)?;
         let compressed = packed.len() < payload.len();
         let stored = if compressed { packed.as_slice() } else { payload };

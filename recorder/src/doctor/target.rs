@@ -281,8 +281,8 @@ fn map_state(facts: &Facts) -> MapState {
     let mut entries = 0;
     match map.look(0, |batch| entries += batch.entries.len() as u64) {
         Err(refusal) => MapState::Refused(refusal.to_string()),
-        Ok(()) if map.found() => MapState::Found { entries, bad_lines: map.bad_lines() },
-        Ok(()) => MapState::Missing,
+        Ok(_more) if map.found() => MapState::Found { entries, bad_lines: map.bad_lines() },
+        Ok(_more) => MapState::Missing,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The file that is read and probed is the open file behind the target's mapping, so a replaced
 //! binary is never confused with the one that runs.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -18,7 +19,7 @@ use crate::process::objects::{MappedFile, Objects};
 use crate::tracefs::{ProbePath, SiteSpec, TracefsError};
 
 /// Most bytes of a function that are decoded, from its first to the probed instruction.
-const MAX_CODE: u64 = 64 << 10;
+const MAX_CODE: u64 = 1 << 20;
 
 /// A probe cannot be placed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,8 @@ pub struct Site {
     pub offset: u64,
     /// The callchain lacks the direct caller, which is the word on top of the stack.
     pub fetch_caller: bool,
+    /// The kernel takes the word on top of the stack for the caller, which it is not.
+    pub false_caller: bool,
     /// For people: file and place.
     pub text: String,
 }
@@ -102,12 +105,16 @@ pub fn sites(
     allow_unsafe: bool,
 ) -> Result<Vec<Site>, LocateError> {
     let mut sites = Vec::new();
+    // One file may be mapped under several paths; one place takes one breakpoint.
+    let mut places = HashSet::new();
     for object in among.iter().filter_map(|&index| objects.get(index)) {
         let Some(file) = object.file().filter(|_file| matches(wanted, object)) else { continue };
         let functions = match find_functions(&ReadCache::new(file), &[&wanted.function]) {
             Ok(functions) => functions,
             // Not every mapped file is an ELF file: locale archives, .NET images.
             Err(ElfError::NotElf) => continue,
+            // Nobody asked for this very file, so it must not keep others from being probed.
+            Err(_damaged) if wanted.file.is_none() => continue,
             Err(cause) => {
                 return Err(LocateError::Unreadable {
                     path: shown(object),
@@ -122,7 +129,10 @@ pub fn sites(
             {
                 return Err(LocateError::Refused { function: function.name, reason });
             }
-            sites.push(place(wanted, object, file, &function)?);
+            let site = place(wanted, object, file, &function)?;
+            if places.insert((object.device_and_inode(), site.offset)) {
+                sites.push(site);
+            }
         }
     }
     Ok(sites)
@@ -134,9 +144,15 @@ fn place(
     file: &File,
     function: &FunctionSymbol,
 ) -> Result<Site, LocateError> {
-    let length = function.size.max(wanted.offset + 64).clamp(64, MAX_CODE);
-    let mut code = vec![0; length as usize];
     let path = shown(object);
+    if function.size > 0 && wanted.offset >= function.size {
+        let cause = SiteError::OutOfRange { offset: wanted.offset, length: function.size };
+        return Err(LocateError::Site { function: function.name.clone(), path, cause });
+    }
+    // As far as the probed instruction and a little more, and never past the function.
+    let wished = wanted.offset.saturating_add(64);
+    let length = if function.size > 0 { wished.min(function.size) } else { wished };
+    let mut code = vec![0; length.clamp(1, MAX_CODE) as usize];
     let read = file.read_at(&mut code, function.file_offset).map_err(|error| {
         LocateError::Unreadable { path: path.clone(), cause: error.to_string() }
     })?;
@@ -160,6 +176,7 @@ fn place(
         fetch_caller: wanted.kind == ProbeKind::Entry
             && !site.caller_in_callchain
             && site.return_address_on_stack,
+        false_caller: wanted.kind == ProbeKind::Entry && site.false_caller,
         text: format!("{path}:{}{at} ({offset:#x})", function.name),
     })
 }

@@ -12,13 +12,16 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use formats::capture::{JitBatch, JitEntry};
 use formats::limits::Limits;
 use formats::perfmap::PerfMapParser;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 use super::procfs::Facts;
 
 /// Bytes read in one go, and at most what one batch holds of the file.
 const PIECE: usize = 256 << 10;
+/// Bytes read in one look: a map of hundreds of megabytes is taken in over several, so that what it
+/// fills in memory can be written in between.
+const LOOK_BYTES: u64 = 4 << 20;
 
 /// Why a map is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,14 +93,7 @@ impl JitMap {
     #[must_use]
     pub fn of(process: u32, facts: &Facts, limits: &Limits) -> Self {
         let folder = map_folder(facts);
-        let through_root = format!("/proc/{}/root{folder}", facts.pid);
-        let open = |path: &str| {
-            let mut options = OpenOptions::new();
-            options.read(true).custom_flags(nix::libc::O_DIRECTORY).open(path)
-        };
-        // The second one is for a process that has ended: its root is taken to have been ours.
-        let ended = |_error| if facts.other_root { open("") } else { open(&folder) };
-        let directory = open(&through_root).or_else(ended).ok().map(OwnedFd::from);
+        let directory = open_folder(facts, &folder);
         let name = format!("perf-{}.map", facts.inner_pid);
         Self {
             process,
@@ -128,6 +124,12 @@ impl JitMap {
         self.offset
     }
 
+    /// Closes what is open: the process has ended and its last words are read.
+    pub fn close(&mut self) {
+        self.directory = None;
+        self.file = None;
+    }
+
     /// Lines that were not understood or too long.
     #[must_use]
     pub fn bad_lines(&self) -> u64 {
@@ -142,18 +144,19 @@ impl JitMap {
     }
 
     /// Reads what the map has gained and hands it over in batches. `now` is the time of this look.
+    /// `true` says that there is more than one look takes.
     ///
     /// # Errors
     /// The file is refused or cannot be read; said once, later looks are silent.
-    pub fn look(&mut self, now: u64, mut batch: impl FnMut(JitBatch)) -> Result<(), Refusal> {
+    pub fn look(&mut self, now: u64, mut batch: impl FnMut(JitBatch)) -> Result<bool, Refusal> {
         if self.refused {
-            return Ok(());
+            return Ok(false);
         }
         if self.file.is_none() {
             self.file = self.open()?;
         }
-        let Some(file) = &self.file else { return Ok(()) };
-        let after_ns = std::mem::replace(&mut self.last_look_ns, now);
+        let Some(file) = &self.file else { return Ok(false) };
+        let after_ns = self.last_look_ns;
         // The usual look finds nothing new: one fstat(2), and nothing is allocated.
         let length = file.metadata().map_or(self.offset, |metadata| metadata.len());
         if length < self.offset {
@@ -163,15 +166,20 @@ impl JitMap {
             self.offset = 0;
         }
         if length <= self.offset {
-            return Ok(());
+            self.last_look_ns = now;
+            return Ok(false);
         }
+        let enough = self.offset.saturating_add(LOOK_BYTES);
         let mut piece = vec![0; PIECE];
-        loop {
+        while self.offset < enough {
             let length = match file.read_at(&mut piece, self.offset) {
-                Ok(0) => break,
+                Ok(0) => {
+                    self.last_look_ns = now;
+                    return Ok(false);
+                }
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_unreadable) => break,
+                Err(_unreadable) => return Ok(false),
             };
             self.offset += length as u64;
             let mut entries = Vec::new();
@@ -188,7 +196,7 @@ impl JitMap {
                 return Err(Refusal::TooLong { path: self.shown_path.clone(), limit });
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn open(&mut self) -> Result<Option<File>, Refusal> {
@@ -230,6 +238,22 @@ impl JitMap {
     }
 }
 
+/// Opens a folder below the target's root. Links on the way are followed inside that root only.
+fn open_folder(facts: &Facts, folder: &str) -> Option<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_DIRECTORY);
+    let root = match options.open(format!("/proc/{}/root", facts.pid)) {
+        Ok(root) => root,
+        // The process has ended; its root is taken to have been ours, unless it was seen not to be.
+        Err(_ended) if !facts.other_root => options.open("/").ok()?,
+        Err(_ended) => return None,
+    };
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root.as_fd(), folder.trim_start_matches('/'), how).ok()
+}
+
 /// Directory of the map: `/tmp`, or what `--perf-basic-prof-path` names (V8's flag-definitions.h).
 fn map_folder(facts: &Facts) -> String {
     let arguments = facts.cmdline.split(|&b| b == 0);
@@ -262,7 +286,7 @@ mod tests {
 
     fn looked(map: &mut JitMap, now: u64) -> Result<Vec<JitBatch>, Refusal> {
         let mut batches = Vec::new();
-        map.look(now, |batch| batches.push(batch)).map(|()| batches)
+        map.look(now, |batch| batches.push(batch)).map(|_more| batches)
     }
 
     #[test]
@@ -323,5 +347,40 @@ mod tests {
         } else {
             assert!(matches!(refused, Err(Refusal::Owner { .. })));
         }
+    }
+
+    #[test]
+    fn a_large_map_is_taken_in_over_several_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = us();
+        let path = folder.path().join(format!("perf-{}.map", facts.pid));
+        let line = format!("1000 10 {}\n", "n".repeat(1000));
+        let lines = 2 * LOOK_BYTES as usize / line.len() + 10;
+        std::fs::write(&path, line.repeat(lines)).unwrap();
+        let mut map = map_in(folder.path(), &facts);
+        let (mut entries, mut looks, mut more) = (0, 0, true);
+        while more {
+            looks += 1;
+            // All entries are as old as before the first look, however many looks it takes.
+            let counted = |batch: JitBatch| {
+                assert_eq!(batch.after_ns, 0);
+                entries += batch.entries.len();
+            };
+            more = map.look(looks, counted).unwrap();
+        }
+        assert_eq!((entries, looks), (lines, 3));
+    }
+
+    #[test]
+    fn links_on_the_way_stay_inside_the_targets_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = us();
+        let real = folder.path().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join(format!("perf-{}.map", facts.pid)), "1000 10 JS:~f a.js\n")
+            .unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        let mut map = map_in(&folder.path().join("link"), &facts);
+        assert_eq!(looked(&mut map, 1).unwrap().len(), 1);
     }
 }

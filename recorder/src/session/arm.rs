@@ -11,6 +11,7 @@ use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 use super::budget::Budget;
 use super::error::RecordError;
 use super::ingest::{Decoder, Ingest};
+use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
 use crate::probe::wanted::Wanted;
 use crate::sys::attr::{EventAttr, EventSource, SampleRate, Sideband};
@@ -52,6 +53,8 @@ pub struct OpenMode {
 pub struct Arms {
     /// One ring a CPU.
     pub rings: Vec<Ring>,
+    /// For each ring the event and the descriptor that it belongs to.
+    owners: Vec<(usize, usize)>,
     cpus: Vec<u32>,
     mode: OpenMode,
     ring_pages: usize,
@@ -72,8 +75,8 @@ impl Arms {
     ) -> Self {
         let ring_pages = (budget.ring_bytes as usize / page_bytes()).max(1);
         let rings = Vec::new();
-        let (armed, opened) = (Vec::new(), HashSet::new());
-        Self { rings, cpus, mode, ring_pages, armed, dynamic, opened, names: 0 }
+        let (armed, opened, owners) = (Vec::new(), HashSet::new(), Vec::new());
+        Self { rings, owners, cpus, mode, ring_pages, armed, dynamic, opened, names: 0 }
     }
 
     /// Options that all events share.
@@ -149,15 +152,22 @@ impl Arms {
         sites: &[Site],
     ) -> Result<(), RecordError> {
         let Some(dynamic) = &self.dynamic else { return Err(RecordError::NoTracefs) };
-        let fetch_caller = wanted.stack && sites.iter().any(|site| site.fetch_caller);
-        let mut arguments = Vec::new();
-        if fetch_caller {
-            // Before the string, which must be the last: see formats::catalogue.
-            arguments.push(format!("{CALLER}=$stack0:x64"));
-        }
-        arguments.extend(wanted.arguments.iter().cloned());
-        let specs =
-            sites.iter().map(|site| site.spec(arguments.clone())).collect::<Result<Vec<_>, _>>()?;
+        let repair =
+            wanted.stack && sites.iter().any(|site| site.fetch_caller || site.false_caller);
+        let specs = sites
+            .iter()
+            .map(|site| {
+                // Names and types must be equal at all sites, what is fetched need not.
+                let caller = match site {
+                    Site { fetch_caller: true, .. } => "$stack0".to_owned(),
+                    Site { false_caller: true, .. } => format!("\\{DROP_CALLER}"),
+                    _ => format!("\\{KEEP_CALLER}"),
+                };
+                // Before the string, which must be the last: see formats::catalogue.
+                let caller = repair.then(|| format!("{CALLER}={caller}:x64"));
+                site.spec(caller.into_iter().chain(wanted.arguments.iter().cloned()).collect())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let kind = match wanted.kind {
             ProbeKind::Entry => tracefs::ProbeKind::Entry,
             ProbeKind::Return => tracefs::ProbeKind::Return,
@@ -262,7 +272,8 @@ impl Arms {
         if self.rings.len() <= cpu {
             let ring = map_ring(&fd, self.ring_pages)?;
             self.rings.push(ring);
-        } else if let Some(owner) = self.armed.first().and_then(|first| first.fds.get(cpu)) {
+            self.owners.push((event, armed.fds.len()));
+        } else if let Some(owner) = self.ring_owner(cpu) {
             fd.set_output(owner)?;
         }
         if let Some(filter) = armed.filter {
@@ -279,8 +290,12 @@ impl Arms {
 
     /// The descriptors by which rings announce data, in the order of the rings.
     pub fn ring_owners(&self) -> impl Iterator<Item = &PerfFd> {
-        let first = self.armed.first();
-        first.into_iter().flat_map(|armed| armed.fds.iter().take(self.rings.len()))
+        (0..self.rings.len()).filter_map(|ring| self.ring_owner(ring))
+    }
+
+    fn ring_owner(&self, ring: usize) -> Option<&PerfFd> {
+        let &(event, fd) = self.owners.get(ring)?;
+        self.armed.get(event)?.fds.get(fd)
     }
 
     /// Samples that the kernel lost since the last call, by event.

@@ -220,13 +220,15 @@ impl<W: Write> Ingest<W> {
         self.writer.loss(loss);
     }
 
-    /// Looks at the JIT maps.
-    pub fn look_at_jit_maps(&mut self, now: u64) {
+    /// Looks at the JIT maps. `true`: write what waits and look again.
+    pub fn look_at_jit_maps(&mut self, now: u64) -> bool {
         let mut refused = Vec::new();
-        self.world.look_at_jit_maps(&mut self.writer, now, |remark| refused.push(remark));
+        let more =
+            self.world.look_at_jit_maps(&mut self.writer, now, |remark| refused.push(remark));
         for remark in refused {
             self.remark(remark);
         }
+        more
     }
 
     /// Names what has occurred and writes a chunk.

@@ -8,58 +8,58 @@ use std::path::{Path, PathBuf};
 
 use super::error::RecordError;
 
-/// A new capture file.
+/// A capture file that is being begun beside its final name: whatever was recorded before is
+/// touched only when the new recording runs.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    old: Option<PathBuf>,
+    begun: PathBuf,
 }
 
 impl Output {
-    /// Creates `path`; an existing regular file becomes `path.old`.
+    /// Creates the file under a name of its own in the folder of `path`.
     ///
     /// # Errors
-    /// The file cannot be created, or something that is no regular file is in its place.
+    /// The file cannot be created, or something that is no regular file is in the place of `path`.
     pub fn create(path: &Path) -> Result<(Self, File), RecordError> {
         let failed = |cause| RecordError::Output { path: path.to_owned(), cause };
-        let old = match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() => {
-                let mut name = path.as_os_str().to_owned();
-                name.push(".old");
-                let old = PathBuf::from(name);
-                fs::rename(path, &old).map_err(failed)?;
-                Some(old)
-            }
-            Ok(_) => {
-                let text = "it exists and is not a regular file";
-                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, text)));
-            }
-            Err(_absent) => None,
-        };
-        let output = Self { path: path.to_owned(), old };
-        // O_EXCL: nobody can put a link in the way between the look and the creation.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(file) => Ok((output, file)),
-            Err(cause) => {
-                let error = failed(cause);
-                output.restore_old();
-                Err(error)
-            }
+        if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            let text = "it exists and is not a regular file";
+            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, text)));
         }
+        let begun = with_suffix(path, &format!(".begun-{}", std::process::id()));
+        // O_EXCL: nobody can put a link in the way.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&begun);
+        Ok((Self { path: path.to_owned(), begun }, file.map_err(failed)?))
+    }
+
+    /// Gives the file its name. An older capture becomes `path.old`, whose name is returned.
+    ///
+    /// # Errors
+    /// A name cannot be changed.
+    pub fn publish(&self) -> Result<Option<PathBuf>, RecordError> {
+        let failed = |cause| RecordError::Output { path: self.path.clone(), cause };
+        let old = with_suffix(&self.path, ".old");
+        let kept = match fs::rename(&self.path, &old) {
+            Ok(()) => Some(old),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        fs::rename(&self.begun, &self.path).map_err(failed)?;
+        Ok(kept)
     }
 
     /// Undoes the creation: nothing has been recorded.
-    pub fn abandon(self) {
+    pub fn abandon(&self) {
         // The message that follows is about the recording, not about this clean-up.
-        let _left_behind = fs::remove_file(&self.path);
-        self.restore_old();
+        let _left_behind = fs::remove_file(&self.begun);
     }
+}
 
-    fn restore_old(&self) {
-        if let Some(old) = &self.old {
-            let _left_behind = fs::rename(old, &self.path);
-        }
-    }
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -69,16 +69,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn an_old_capture_is_kept_and_comes_back() {
+    fn an_old_capture_is_kept_and_a_failed_start_touches_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("capture.nrec");
-        fs::write(&path, "first").unwrap();
-        let (output, mut file) = Output::create(&path).unwrap();
-        file.write_all(b"second").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read(folder.path().join("capture.nrec.old")).unwrap(), b"first");
+        let old = folder.path().join("capture.nrec.old");
+        fs::write(&path, "second").unwrap();
+        fs::write(&old, "first").unwrap();
+        let (output, _file) = Output::create(&path).unwrap();
         output.abandon();
-        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read(&old).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+
+        let (output, mut file) = Output::create(&path).unwrap();
+        file.write_all(b"third").unwrap();
+        assert_eq!(output.publish().unwrap(), Some(old.clone()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(fs::read(&old).unwrap(), b"second");
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub struct Session<'p> {
     start_ns: u64,
     exit: Option<ChildExit>,
     tick: Duration,
+    lost: u64,
     problems: Vec<String>,
 }
 
@@ -173,6 +174,7 @@ impl<'p> Session<'p> {
             start_ns: clock::monotonic_ns()?,
             exit: None,
             tick: TICK,
+            lost: 0,
             problems: Vec::new(),
         })
     }
@@ -304,6 +306,7 @@ impl<'p> Session<'p> {
 
     fn flush(&mut self, now: u64) -> Result<(), StopReason> {
         for loss in self.arms.losses(now) {
+            self.lost += loss.lost;
             self.ingest.loss(loss);
         }
         self.ingest.flush().map_err(|error| {
@@ -329,7 +332,7 @@ impl<'p> Session<'p> {
             if !self.probed.insert(identity) {
                 continue;
             }
-            if let Err(error) = self.arm_object(pid, object) {
+            if let Err(error) = self.arm_object(object) {
                 console.say(&format!("cannot arm a probe in a new mapping of {pid}: {error}"));
                 let text = error.to_string();
                 self.ingest.remark(Remark { code: "late-probe-failed".into(), text, count: 1 });
@@ -337,7 +340,7 @@ impl<'p> Session<'p> {
         }
     }
 
-    fn arm_object(&mut self, pid: u32, object: u32) -> Result<(), RecordError> {
+    fn arm_object(&mut self, object: u32) -> Result<(), RecordError> {
         let first = self.arms.events();
         for at in 0..self.wanted.len() {
             let Some(wanted) = self.wanted.get(at) else { continue };
@@ -353,7 +356,9 @@ impl<'p> Session<'p> {
             self.arms.probe(&mut self.ingest, &wanted, &sites)?;
         }
         if self.arms.events() > first {
-            for tid in procfs::threads(pid) {
+            // Every process that is known: a sibling may map the same file next.
+            let pids: Vec<u32> = self.ingest.world.pids().collect();
+            for tid in pids.into_iter().flat_map(procfs::threads) {
                 self.arms.open_thread(&mut self.ingest, tid, first)?;
             }
         }
@@ -381,9 +386,12 @@ impl<'p> Session<'p> {
             // A problem is in the list already, and there is nothing left to stop.
             let _told = self.drain(drain, u64::MAX);
         }
-        self.ingest.look_at_jit_maps(end_ns);
-        let losses = self.arms.losses(end_ns);
-        for loss in losses {
+        while self.ingest.look_at_jit_maps(end_ns) && reason != StopReason::WriteFailed {
+            // What keeps this from being written keeps the end from being written, which is said.
+            let _said_later = self.ingest.flush();
+        }
+        for loss in self.arms.losses(end_ns) {
+            self.lost += loss.lost;
             self.ingest.loss(loss);
         }
         self.end_command();
@@ -418,7 +426,8 @@ impl<'p> Session<'p> {
             reason,
             duration_ns: end_ns.saturating_sub(self.start_ns),
             samples,
-            lost: counts.lost,
+            // The kernel announces a loss with the next record that fits; the last one may have none.
+            lost: counts.lost.max(self.lost),
             written,
             exit_status,
             problems,

@@ -20,6 +20,11 @@ const MAX_CACHED: usize = 1 << 17;
 /// whose addresses follow.
 const CONTEXT_MAX: u64 = -4095i64 as u64;
 
+/// In place of a caller's address: the callchain is right as it is.
+pub const KEEP_CALLER: u64 = 0;
+/// In place of a caller's address: the kernel's first caller is none.
+pub const DROP_CALLER: u64 = 1;
+
 /// Turns callchains into stacks.
 #[derive(Debug)]
 pub struct Stacks {
@@ -100,12 +105,15 @@ fn chain_to_frames(
             continue;
         }
         addresses += 1;
+        if first_of_context && caller == Some(DROP_CALLER) {
+            let _false_caller = words.next_if(|&next| next < CONTEXT_MAX);
+        }
         let frame = world.frame(running, word, !first_of_context);
         frames.push(frame);
         if let (true, Some(caller)) = (first_of_context, caller)
             && !matches!(frame, Frame::Kernel { .. })
             && words.peek() != Some(&caller)
-            && caller != 0
+            && ![KEEP_CALLER, DROP_CALLER].contains(&caller)
         {
             frames.push(Frame::Marker(Marker::CALLER_INSERTED));
             frames.push(world.frame(running, caller, true));

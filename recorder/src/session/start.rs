@@ -28,6 +28,9 @@ use crate::sys::spawn::PendingChild;
 use crate::sys::{clock, cpus, rlimit, vdso};
 use crate::tracefs::{DynamicEvents, Tracefs, sweep_stale};
 
+/// How often new threads are looked for while arming.
+const PASSES: usize = 4;
+
 /// Records as planned.
 ///
 /// # Errors
@@ -42,8 +45,13 @@ pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, Recor
     let wanted = wanted(plan);
     let dynamic = if wanted.is_empty() { None } else { Some(prepare_tracefs(console)?) };
     let (output, file) = Output::create(&plan.output)?;
-    match start(plan, wanted, dynamic, file, signals, console) {
-        Ok(session) => {
+    let started = start(plan, wanted, dynamic, file, signals, console)
+        .and_then(|session| Ok((output.publish()?, session)));
+    match started {
+        Ok((kept, session)) => {
+            if let Some(kept) = kept {
+                console.say(&format!("the older capture is kept as {}", kept.display()));
+            }
             say_armed(plan, console);
             Ok(session.run(console))
         }
@@ -108,15 +116,18 @@ fn start<'p>(
     console: &mut Console,
 ) -> Result<Session<'p>, RecordError> {
     let online = cpus::online_cpus()?;
-    let (mut pids, during) = match &plan.target {
+    let (asked, during) = match &plan.target {
         Target::Attach { pids, during } => (pids.clone(), during.as_slice()),
         Target::Launch { command } => (Vec::new(), command.as_slice()),
     };
-    if plan.inherit {
-        pids = pids.iter().flat_map(|&pid| procfs::family(pid)).collect();
-        pids.dedup();
-    }
+    let pids = everybody(&asked, plan.inherit);
     let launching = matches!(plan.target, Target::Launch { .. });
+    // Before arming takes its time: a target that ends meanwhile shall end the recording.
+    let watched = watch(&pids);
+    if watched.is_empty() && !launching {
+        let pid = asked.first().copied().unwrap_or_default();
+        return Err(RecordError::NoSuchProcess { pid });
+    }
     let threads: usize = pids.iter().map(|&pid| procfs::threads(pid).len()).sum();
     let events = 1 + wanted.len() as u64;
     let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64);
@@ -159,17 +170,18 @@ fn start<'p>(
             return Err(locate::not_found(wanted, &ingest.world.objects, &mapped).into());
         }
     }
-    let opened = open_targets(&mut arms, &mut ingest, &pids, child.as_ref(), launching, now)?;
-    if opened == 0 && !launching {
-        let pid = pids.first().copied().unwrap_or_default();
+    if let Some(child) = child.as_ref().filter(|_child| launching) {
+        arms.open_thread(&mut ingest, child.pid() as u32, 0)?;
+    } else if open_targets(&mut arms, &mut ingest, &asked, plan.inherit, now)? == 0 {
+        let pid = asked.first().copied().unwrap_or_default();
         return Err(RecordError::NoSuchProcess { pid });
     }
     let life = match child {
         Some(child) => {
             let child = child.release()?;
-            if launching { Life::Launched(child) } else { Life::during(child, &pids) }
+            if launching { Life::Launched(child) } else { Life::During { child, targets: watched } }
         }
-        None => Life::Attached(watch(&pids)),
+        None => Life::Attached(watched),
     };
     Session::new(plan, ingest, arms, signals, life, wanted, probed, missing)
 }
@@ -183,55 +195,58 @@ fn ingest_start(ingest: &mut Ingest<File>, pids: &[u32]) -> Result<u64, RecordEr
     Ok(now)
 }
 
-/// Opens the events on every thread. Threads that appear meanwhile either inherit, which their FORK
-/// record tells, or are opened in a second pass.
+/// Each process that was asked for, once, with its descendants where they are followed, and never
+/// this program itself: recording its own work it would never come to an end of it.
+fn everybody(asked: &[u32], with_children: bool) -> Vec<u32> {
+    let mut seen = HashSet::from([std::process::id()]);
+    let families =
+        asked.iter().flat_map(|&pid| if with_children { procfs::family(pid) } else { vec![pid] });
+    families.filter(|&pid| seen.insert(pid)).collect()
+}
+
+/// Opens the events on every thread. Threads and children that appear meanwhile either inherit,
+/// which their FORK record tells, or are opened in a later pass.
 fn open_targets(
     arms: &mut Arms,
     ingest: &mut Ingest<File>,
-    pids: &[u32],
-    child: Option<&PendingChild>,
-    launching: bool,
+    asked: &[u32],
+    with_children: bool,
     now: u64,
 ) -> Result<usize, RecordError> {
-    if let Some(child) = child.filter(|_child| launching) {
-        arms.open_thread(ingest, child.pid() as u32, 0)?;
-        return Ok(1);
-    }
     let mut opened = 0;
-    let listed: Vec<(u32, u32)> = threads_of(pids);
-    for &(_pid, tid) in &listed {
-        opened += usize::from(arms.open_thread(ingest, tid, 0)?);
-    }
-    // What was mapped between the first look and the first event.
-    for &pid in pids {
-        ingest.world.read_mappings(&mut ingest.writer, pid, now);
-    }
-    let later = threads_of(pids);
-    if later.iter().any(|&(_pid, tid)| !arms.is_open(tid)) {
-        // A FORK record is written when the clone is complete, a moment after /proc shows it.
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        let inherited = super::drain::inherited_threads(&mut arms.rings);
-        for (_pid, tid) in later {
-            if !arms.is_open(tid) && !inherited.contains(&tid) {
-                opened += usize::from(arms.open_thread(ingest, tid, 0)?);
+    let mut inherited = HashSet::new();
+    for pass in 0..PASSES {
+        let mut found = 0;
+        for pid in everybody(asked, with_children) {
+            let threads = procfs::threads(pid);
+            let new: Vec<u32> = threads
+                .into_iter()
+                .filter(|tid| !arms.is_open(*tid) && !inherited.contains(tid))
+                .collect();
+            if pass > 0 && !new.is_empty() && ingest.world.process(pid).is_none() {
+                ingest.adopt(pid, now);
+            }
+            for tid in new {
+                found += usize::from(arms.open_thread(ingest, tid, 0)?);
+            }
+            if pass == 0 {
+                // What was mapped between the first look and the first event.
+                ingest.world.read_mappings(&mut ingest.writer, pid, now);
             }
         }
+        opened += found;
+        if pass > 0 && found == 0 {
+            break;
+        }
+        // A FORK record is written when the clone is complete, a moment after /proc shows it.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        inherited = super::drain::inherited_threads(&mut arms.rings);
     }
     Ok(opened)
 }
 
-fn threads_of(pids: &[u32]) -> Vec<(u32, u32)> {
-    pids.iter().flat_map(|&pid| procfs::threads(pid).into_iter().map(move |t| (pid, t))).collect()
-}
-
 fn watch(pids: &[u32]) -> Vec<PidFd> {
     pids.iter().filter_map(|&pid| PidFd::open(pid as i32).ok()).collect()
-}
-
-impl Life {
-    fn during(child: crate::sys::spawn::Child, pids: &[u32]) -> Self {
-        Self::During { child, targets: watch(pids) }
-    }
 }
 
 fn identities(objects: &Objects, among: &[u32]) -> Vec<(u64, u64)> {
@@ -300,4 +315,19 @@ fn max_stack() -> usize {
         .ok()
         .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
         .unwrap_or(DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_comes_once_and_never_this_program() {
+        let us = std::process::id();
+        let parent = procfs::facts(us).unwrap().parent;
+        let pids = everybody(&[parent, us, parent], true);
+        assert_eq!(pids.iter().filter(|&&pid| pid == parent).count(), 1);
+        assert!(!pids.contains(&us));
+        assert_eq!(everybody(&[parent, parent], false), [parent]);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use formats::text::Clean;
+
 /// Where messages go: standard error, as results go to standard output.
 #[derive(Debug)]
 pub struct Console {
@@ -34,8 +36,9 @@ impl Console {
     /// Says a sentence, below the live line.
     pub fn say(&mut self, text: &str) {
         self.clear();
-        // There is nobody to tell when standard error is closed.
-        let _closed = writeln!(std::io::stderr(), "nrec: {text}");
+        // There is nobody to tell when standard error is closed. Names of the target may be in the
+        // text: they must not act on the terminal.
+        let _closed = writeln!(std::io::stderr(), "nrec: {}", Clean::text(text));
     }
 
     /// Renews the live line.

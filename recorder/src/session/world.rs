@@ -27,6 +27,8 @@ pub struct Running {
     pub jit: JitMap,
     /// Whether anonymous executable memory has been seen: only then a JIT map is looked for.
     has_jit_code: bool,
+    /// It has ended. Its other threads may run a moment longer, so it stays known for a while.
+    ended: bool,
     threads: HashMap<u32, u32>,
 }
 
@@ -90,7 +92,7 @@ impl World {
 
     /// The process ids that are known to run.
     pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
-        self.running.keys().copied()
+        self.running.iter().filter(|(_pid, running)| !running.ended).map(|(&pid, _)| pid)
     }
 
     /// A running process.
@@ -136,6 +138,9 @@ impl World {
         comm: &[u8],
         time_ns: u64,
     ) {
+        if self.running.len() >= MAX_PROCESSES {
+            self.running.retain(|_pid, running| !running.ended);
+        }
         if self.running.len() >= MAX_PROCESSES && !self.running.contains_key(&pid) {
             self.refused_processes += 1;
             return;
@@ -151,8 +156,9 @@ impl World {
         });
         let jit = JitMap::of(index, &facts, &self.limits);
         let space = space.unwrap_or_default();
-        let running = Running { index, space, jit, has_jit_code: false, threads: HashMap::new() };
-        if let Some(old) = self.running.insert(pid, running) {
+        let threads = HashMap::new();
+        let running = Running { index, space, jit, has_jit_code: false, ended: false, threads };
+        if let Some(old) = self.running.insert(pid, running).filter(|old| !old.ended) {
             self.ended.take_in(&old.jit, Ok(()));
             to.process_end(ProcessEnd { process: old.index, time_ns });
         }
@@ -183,16 +189,20 @@ impl World {
 
     /// A process ended.
     pub fn exited<W: Write>(&mut self, to: &mut CaptureWriter<W>, pid: u32, time_ns: u64) {
-        if let Some(mut old) = self.running.remove(&pid) {
-            // Its last words: the map outlives the process.
-            let last_look = if old.has_jit_code {
-                old.jit.look(time_ns, |batch| to.jit(&batch))
-            } else {
-                Ok(())
-            };
-            self.ended.take_in(&old.jit, last_look);
-            to.process_end(ProcessEnd { process: old.index, time_ns });
+        let Some(old) = self.running.get_mut(&pid).filter(|running| !running.ended) else { return };
+        // Its last words: the map outlives the process.
+        let mut last_look = Ok(old.has_jit_code);
+        while let Ok(true) = last_look {
+            last_look = old.jit.look(time_ns, |batch| to.jit(&batch));
+            if to.wants_flush() {
+                // What keeps this from being written will keep the next flush, which says so.
+                let _said_later = to.flush();
+            }
         }
+        self.ended.take_in(&old.jit, last_look.map(|_more| ()));
+        old.jit.close();
+        old.ended = true;
+        to.process_end(ProcessEnd { process: old.index, time_ns });
     }
 
     /// A process mapped executable memory. Returns the object's index when it is a file that this
@@ -279,34 +289,45 @@ impl World {
         }
     }
 
-    /// Looks at the JIT maps of all processes that have made code.
+    fn alive(&self) -> impl Iterator<Item = &Running> {
+        self.running.values().filter(|running| !running.ended)
+    }
+
+    /// Looks at the JIT maps of all processes that have made code. `true`: there is more to read
+    /// than one look takes.
     pub fn look_at_jit_maps<W: Write>(
         &mut self,
         to: &mut CaptureWriter<W>,
         now: u64,
         mut refused: impl FnMut(Remark),
-    ) {
+    ) -> bool {
+        let mut more = false;
         let mut refusals = std::mem::take(&mut self.ended.refusals);
-        for running in self.running.values_mut().filter(|running| running.has_jit_code) {
-            refusals.extend(running.jit.look(now, |batch| to.jit(&batch)).err());
+        let with_code = |running: &&mut Running| running.has_jit_code && !running.ended;
+        for running in self.running.values_mut().filter(with_code) {
+            match running.jit.look(now, |batch| to.jit(&batch)) {
+                Ok(unread) => more |= unread,
+                Err(refusal) => refusals.push(refusal),
+            }
         }
         for refusal in refusals {
             let text = refusal.to_string();
             refused(Remark { code: "jit-map-refused".into(), text, count: 1 });
         }
+        more
     }
 
     /// Lines of JIT maps that were not understood.
     #[must_use]
     pub fn bad_jit_lines(&self) -> u64 {
-        let running = self.running.values().map(|running| running.jit.bad_lines());
+        let running = self.alive().map(|running| running.jit.bad_lines());
         self.ended.bad_lines + running.sum::<u64>()
     }
 
     /// How often a JIT map was begun anew.
     #[must_use]
     pub fn jit_map_restarts(&self) -> u64 {
-        let running = self.running.values().map(|running| running.jit.restarts());
+        let running = self.alive().map(|running| running.jit.restarts());
         self.ended.restarts + running.sum::<u64>()
     }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use formats::catalogue;
 use formats::probe::EventSpec;
 
 use crate::doctor;
@@ -155,7 +156,12 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         status = INCOMPLETE;
     }
     summary.warnings.iter().for_each(|warning| console.say(warning));
-    for name in &summary.missing {
+    let (opens, others): (Vec<_>, Vec<_>) =
+        summary.missing.iter().partition(|name| catalogue::set("fs").any(|e| e.function == **name));
+    if !opens.is_empty() {
+        console.say("no libuv in the target: its opens were not recorded (is it Node.js?)");
+    }
+    for name in others {
         console.say(&format!("{name}: no file that the target mapped has this function"));
     }
     let why = match summary.reason {

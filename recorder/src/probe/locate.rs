@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use formats::elf::{ElfError, FunctionSymbol, find_functions};
 use formats::probe::ProbeKind;
 use formats::text::clean_string;
+use object::Object as _;
 use object::read::ReadCache;
 
 use super::site::{self, SiteError, SitePolicy};
@@ -20,6 +21,9 @@ use crate::tracefs::{ProbePath, SiteSpec, TracefsError};
 
 /// Most bytes of a function that are decoded, from its first to the probed instruction.
 const MAX_CODE: u64 = 1 << 20;
+
+/// Why nothing of a Go program gets a return probe.
+const GO: &str = "Go moves its stacks and then no longer finds the replaced return address";
 
 /// A probe cannot be placed.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +127,11 @@ pub fn sites(
             }
         };
         for function in functions {
-            if wanted.kind == ProbeKind::Return
-                && !allow_unsafe
-                && let Some(reason) = site::uretprobe_refusal(&function.name)
-            {
-                return Err(LocateError::Refused { function: function.name, reason });
+            if wanted.kind == ProbeKind::Return && !allow_unsafe {
+                let go = || is_go(file).then_some(GO);
+                if let Some(reason) = site::uretprobe_refusal(&function.name).or_else(go) {
+                    return Err(LocateError::Refused { function: function.name, reason });
+                }
             }
             let site = place(wanted, object, file, &function)?;
             if places.insert((object.device_and_inode(), site.offset)) {
@@ -179,6 +183,19 @@ fn place(
         false_caller: wanted.kind == ProbeKind::Entry && site.false_caller,
         text: format!("{path}:{}{at} ({offset:#x})", function.name),
     })
+}
+
+/// Sections that Go's linker writes; not every one is in every kind of program.
+const GO_SECTIONS: [&str; 3] = [".go.buildinfo", ".note.go.buildid", ".gopclntab"];
+
+/// Whether a file is a Go program, or has a part written in Go.
+fn is_go(file: &File) -> bool {
+    let cache: ReadCache<&File> = ReadCache::new(file);
+    let has = |object: &object::File<'_, &ReadCache<&File>>, name: &&str| {
+        object.section_by_name(name).is_some()
+    };
+    object::File::parse(&cache)
+        .is_ok_and(|object| GO_SECTIONS.iter().any(|name| has(&object, name)))
 }
 
 /// Whether a file is one that the probe means: by path, by name, or by name without the version.

@@ -54,6 +54,15 @@ pub enum RecordError {
     /// Probes need tracefs.
     #[error("probes need tracefs, which is not there")]
     NoTracefs,
+    /// Opens need libuv.
+    #[error(
+        "process {pid} has no libuv: it is not Node.js, or has not loaded it yet; its opens cannot \
+         be recorded"
+    )]
+    NoLibuv {
+        /// Process id.
+        pid: u32,
+    },
     /// An event's format is not understood.
     #[error("cannot read the format of event {event}: {cause}")]
     Format {
@@ -101,6 +110,7 @@ impl RecordError {
                 error.remedy().map(str::to_owned)
             }
             Self::Spawn(error) => error.remedy().map(str::to_owned),
+            Self::NoLibuv { .. } => Some("CPU samples work without: -e cpu".into()),
             Self::NoTracefs => Some("as root: mount -t tracefs tracefs /sys/kernel/tracing".into()),
             Self::TooManyDescriptors { .. } => {
                 Some("raise it (ulimit -n), or record fewer events".into())

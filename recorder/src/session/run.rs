@@ -394,6 +394,12 @@ impl<'p> Session<'p> {
             self.lost += loss.lost;
             self.ingest.loss(loss);
         }
+        if self.ingest.counts.lost > self.lost {
+            let count = self.ingest.counts.lost - self.lost;
+            let text =
+                "records about mappings and processes were lost: names may be missing".into();
+            self.ingest.remark(Remark { code: "lost-sideband".into(), text, count });
+        }
         self.end_command();
         let mut problems = std::mem::take(&mut self.problems);
         problems.extend(self.arms.disarm().iter().map(ToString::to_string));

@@ -166,6 +166,8 @@ fn start<'p>(
         } else if launching || (wanted.set == "fs" && plan.frequency.is_some()) {
             // It may be mapped later; what never is will be said in the summary.
             missing.push(wanted.name.clone());
+        } else if wanted.set == "fs" {
+            return Err(RecordError::NoLibuv { pid: asked.first().copied().unwrap_or_default() });
         } else {
             return Err(locate::not_found(wanted, &ingest.world.objects, &mapped).into());
         }

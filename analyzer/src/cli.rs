@@ -51,13 +51,14 @@ struct ReportArgs {
     /// JSON for programs instead of text (docs/report-json.md)
     #[arg(long)]
     json: bool,
-    /// Only paths that fit: * is any text, slashes included, ? one character, [a-z] one of a set
+    /// Only paths that fit: * is any text, slashes included, ? one character, [a-z] one of a set;
+    /// without these and without a / in front, also paths that end in /GLOB
     #[arg(long, value_name = "GLOB")]
     path: Option<OsString>,
     /// Only paths of which an open failed, with the stacks that failed
     #[arg(long)]
     failed: bool,
-    /// Rows of each table [default: 20; with --json: all]
+    /// Rows of each table [default: 20, of functions 10; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
 }
@@ -67,8 +68,8 @@ struct ReportArgs {
 struct FlamegraphArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Set or event whose stacks are drawn: cpu, fs (opens), or the name of a probe
-    /// [default: cpu, or fs if there are no CPU samples]
+    /// What is drawn: cpu, fs, probe, or an event's name
+    /// [default: what has samples, in this order: cpu, fs (opens), the probe that was hit most]
     #[arg(short, long, value_name = "EVENT")]
     event: Option<String>,
     /// File to write [default: standard output]

@@ -6,37 +6,45 @@ use std::io::Write;
 use formats::capture::Capture;
 use formats::text::clean_string;
 
-use crate::aggregate::{StackCounts, count_stacks};
+use crate::aggregate::{StackCounts, count_stacks, losses};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
 use crate::join::{errno, opens};
-use crate::profile::Kind;
+use crate::profile::{Kind, ResolvedFrame};
 use crate::report::CPU_SET;
-use crate::report::frames::{cmdline, comm};
+use crate::report::frames::{cmdline, comm, last_images};
 use crate::report::units::{counted, duration};
 use crate::symbolise::Symboliser;
 
 /// Longest command in the title, characters: what follows it must not be cut off.
 const COMMAND_CHARS: usize = 40;
-/// Longest path at the end of a stack, characters.
-const PATH_CHARS: usize = 160;
+/// Longest path at the end of a stack, characters: PATH_MAX of Linux (limits.h), for its end counts.
+const PATH_CHARS: usize = 4096;
+/// Longest event name in a message, characters.
+const NAME_CHARS: usize = 200;
 
 /// Why no flamegraph could be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GraphError {
     /// There is nothing to draw.
-    #[error("there are no samples of {event} in the capture")]
+    #[error("there are no samples of {event} in the capture; it has {known}")]
     NoSamples {
         /// Set or event.
         event: String,
+        /// What there is, as options with their number of samples.
+        known: String,
     },
+    /// There is nothing to draw, whatever is asked for.
+    #[error("there are no samples in the capture")]
+    Nothing,
     /// Drawing or writing failed.
     #[error(transparent)]
     Render(#[from] FlamegraphError),
 }
 
-/// Draws the stacks of an event, of CPU time if none is named. Gives a sentence on what was drawn.
+/// Draws the stacks of an event; if none is named of CPU time, else of opens, else of the probe that
+/// was hit most. Gives a sentence on what was drawn.
 ///
 /// # Errors
 /// No samples, or writing failed.
@@ -45,24 +53,31 @@ pub fn write(
     event: Option<&str>,
     out: &mut dyn Write,
 ) -> Result<String, GraphError> {
-    let has_cpu = || {
-        let cpu = |id| capture.event(id).is_some_and(|def| def.set == CPU_SET);
-        capture.samples.iter().any(|samples| cpu(samples.event) && !samples.is_empty())
-    };
-    let event = event.unwrap_or(if has_cpu() { CPU_SET } else { OPEN_EVENT });
+    let drawable = drawable(capture);
+    let first = drawable.first().map(|(name, _count)| name.as_str());
+    let event = event.or(first).ok_or(GraphError::Nothing)?;
     let mut symboliser = Symboliser::new(capture);
     let counts = if event == OPEN_EVENT {
         opens_with_paths(capture, &mut symboliser)
     } else {
         count_stacks(capture, &mut symboliser, |def| def.name == event || def.set == event)
     };
-    let shown = clean_string(event.as_bytes(), COMMAND_CHARS);
     if counts.total() == 0 {
-        return Err(GraphError::NoSamples { event: shown });
+        if drawable.is_empty() {
+            return Err(GraphError::Nothing);
+        }
+        let known: Vec<String> =
+            drawable.iter().map(|(name, count)| format!("-e {} ({count})", quoted(name))).collect();
+        let event = clean_string(event.as_bytes(), NAME_CHARS);
+        return Err(GraphError::NoSamples { event, known: known.join(", ") });
     }
     let weight = match event {
         OPEN_EVENT => counted(counts.total(), "open", "opens"),
         _ => counted(counts.total(), "sample", "samples"),
+    };
+    let what = match event {
+        OPEN_EVENT => weight.clone(),
+        _ => format!("{weight} of {}", clean_string(event.as_bytes(), COMMAND_CHARS)),
     };
     let source = capture
         .events
@@ -71,11 +86,7 @@ pub fn write(
         .map(|def| format!(" ({})", clean_string(def.source.as_bytes(), COMMAND_CHARS)));
     let length = duration(capture.end_ns().saturating_sub(capture.meta.start_ns));
     let options = FlamegraphOptions {
-        title: format!(
-            "{}, {length}, {weight} of {shown}{}",
-            target(capture),
-            source.unwrap_or_default()
-        ),
+        title: format!("{}, {length}, {what}{}", target(capture), source.unwrap_or_default()),
         subtitle: String::new(),
         unit: if event == OPEN_EVENT { "opens" } else { "samples" }.to_owned(),
     };
@@ -92,29 +103,66 @@ fn opens_with_paths(capture: &Capture, symboliser: &mut Symboliser<'_>) -> Stack
     let mut counts = StackCounts::default();
     for open in opens::join(capture).operations {
         let stack = symboliser.resolve(open.stack, open.start_ns);
-        let path = open.path.map_or_else(
-            || "(path not readable)".to_owned(),
-            |path| clean_string(path, PATH_CHARS),
-        );
-        let text = match open.errno() {
-            Some(number) => format!("{path} {}", errno::name(number)),
-            None => path,
-        };
-        counts.add(symboliser.with_leaf(stack, Kind::Operation, text), 1);
+        let path = open.path.map_or("(path not readable)".to_owned(), |path| match path {
+            b"" => "(empty path)".to_owned(),
+            path => clean_string(path, PATH_CHARS),
+        });
+        let error = open.errno().map_or(String::new(), |number| errno::name(number).into_owned());
+        let leaf =
+            ResolvedFrame { file: Some(path), ..ResolvedFrame::named(Kind::Operation, error) };
+        counts.add(symboliser.with_leaf(stack, leaf), 1);
     }
     counts
 }
 
+/// What can be drawn, with the number of its samples: the first is what is drawn unless something else
+/// is asked for.
+fn drawable(capture: &Capture) -> Vec<(String, u64)> {
+    let (mut cpu, mut opens) = (0, 0);
+    // A name may stand for several events.
+    let mut probes: Vec<(String, u64)> = Vec::new();
+    for event in losses::by_event(capture) {
+        match capture.event(event.id) {
+            Some(def) if def.set == CPU_SET => cpu += event.samples,
+            Some(def) if opens::is_half(def) => {
+                opens += if def.name == opens::OPEN { event.samples } else { 0 };
+            }
+            Some(_) => match probes.iter_mut().find(|(name, _count)| *name == event.event) {
+                Some((_name, count)) => *count += event.samples,
+                None => probes.push((event.event, event.samples)),
+            },
+            // Samples without a definition cannot be asked for.
+            None => {}
+        }
+    }
+    probes.sort_by_key(|(_name, count)| std::cmp::Reverse(*count));
+    let mut drawable = vec![(CPU_SET.to_owned(), cpu), (OPEN_EVENT.to_owned(), opens)];
+    drawable.extend(probes);
+    drawable.retain(|(_name, count)| *count > 0);
+    drawable
+}
+
+/// A name as a shell takes it.
+fn quoted(name: &str) -> String {
+    let name = clean_string(name.as_bytes(), NAME_CHARS);
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+    if plain { name } else { format!("'{}'", name.replace('\'', "'\\''")) }
+}
+
 fn target(capture: &Capture) -> String {
-    let processes = &capture.processes;
+    let processes = last_images(capture);
     let process = processes
         .iter()
         .find(|process| capture.meta.targets.contains(&process.pid))
         .or_else(|| processes.first());
     let Some(process) = process else { return "unknown target".to_owned() };
+    let others = match processes.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {}", counted(others as u64, "other process", "other processes")),
+    };
     let name = cmdline(process).map(|line| short(&line)).or_else(|| comm(process));
     let name = clean_string(name.unwrap_or_default().as_bytes(), COMMAND_CHARS);
-    format!("{name} (pid {})", process.pid).trim_start().to_owned()
+    format!("{name} (pid {}){others}", process.pid).trim_start().to_owned()
 }
 
 /// A command line as people say it: without options, and of each path the last two names.
@@ -130,7 +178,58 @@ fn short(cmdline: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::*;
+    use crate::testing::CaptureBuilder;
+
+    fn draw(capture: &Capture, event: Option<&str>) -> Result<String, String> {
+        let mut out = Vec::new();
+        write(capture, event, &mut out).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    /// A process that called exec, and another; opens too if asked for.
+    fn capture(opens: bool) -> Capture {
+        let mut build = CaptureBuilder::new();
+        let thread = build.process(10, &[10])[0];
+        build.process(20, &[20]);
+        build.process(20, &[20]);
+        let object = build.object("/usr/bin/node", 0);
+        build.symbol(object, 0x10, 0x10, "caller");
+        let frame = formats::capture::Frame::Native { object, offset: 0x14, call: true };
+        let stack = build.stack(&[frame]);
+        build.probe(thread, 100, stack, b"/x", b"");
+        if opens {
+            build.open(thread, 200, 1, "/srv/app/config/local.json", false, stack);
+            build.cleanup(thread, 210, 1, -2);
+            build.open(thread, 300, 1, "/srv/app/data/ada.json", false, stack);
+        }
+        build.finish()
+    }
+
+    fn drawn(svg: &str, text: &str) -> bool {
+        svg.contains(&format!(">{text}<"))
+    }
+
+    #[test]
+    fn what_is_there_is_drawn() {
+        let probes = capture(false);
+        let svg = draw(&probes, None).unwrap();
+        assert!(svg.contains("1 sample of uprobe:node:f"), "{svg}");
+        let error = draw(&probes, Some("cpu")).unwrap_err();
+        assert_eq!(
+            error,
+            "there are no samples of cpu in the capture; it has -e 'uprobe:node:f' (1)"
+        );
+        let opens = capture(true);
+        let svg = draw(&opens, None).unwrap();
+        let title = "node app/server.js (pid 10) and 1 other process, 2.00 s, 2 opens";
+        assert!(drawn(&svg, title), "{svg}");
+        assert!(svg.contains("config/local.json ENOENT (1 opens, "), "{svg}");
+        let error = draw(&opens, Some("nothing")).unwrap_err();
+        assert!(error.ends_with("it has -e fs (2), -e 'uprobe:node:f' (1)"), "{error}");
+        let error = draw(&CaptureBuilder::new().finish(), None).unwrap_err();
+        assert_eq!(error, "there are no samples in the capture");
+    }
 
     #[test]
     fn commands_are_short_in_the_title() {

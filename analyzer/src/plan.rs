@@ -40,7 +40,7 @@ pub struct ReportPlan {
 /// A flamegraph.
 #[derive(Debug, Clone, Default)]
 pub struct FlamegraphPlan {
-    /// Set or event name; `cpu` if there are CPU samples, else `fs`.
+    /// Set or event name; `cpu` if there are CPU samples, else `fs`, else the probe that was hit most.
     pub event: Option<String>,
     /// Where to; standard output if absent.
     pub output: Option<PathBuf>,

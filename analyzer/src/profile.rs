@@ -51,9 +51,9 @@ pub struct ResolvedFrame {
     /// What kind of code.
     pub kind: Kind,
     /// Function name, demangled; `(anonymous)` for a JavaScript function without a name; empty
-    /// exactly if `unresolved` is set.
+    /// exactly if `unresolved` is set. Of an operation its error; empty if it had none.
     pub function: String,
-    /// Source file or URL.
+    /// Source file or URL; of an operation the file that it is about.
     pub file: Option<String>,
     /// Line, counted from 1. For JavaScript: where the function is defined.
     pub line: Option<u32>,

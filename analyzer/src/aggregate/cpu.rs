@@ -48,6 +48,41 @@ pub fn functions(profile: &Profile, counts: &StackCounts) -> Vec<FunctionShare> 
     shares
 }
 
+/// The functions that `wanted` picks, each with the samples of all it called itself: a sample
+/// counts for the innermost of them. So a function answers for the builtins, the library and the
+/// kernel that worked for it, and not for the functions of its own kind.
+#[must_use]
+pub fn by_innermost(
+    profile: &Profile,
+    counts: &StackCounts,
+    functions: &[FunctionShare],
+    wanted: impl Fn(&ResolvedFrame) -> bool,
+) -> Vec<FunctionShare> {
+    let canonical = canonical(profile);
+    let mut charged: HashMap<FrameId, u64> = HashMap::new();
+    for (stack, count) in counts.iter() {
+        let innermost = profile
+            .ids_leaf_first(stack)
+            .find(|&frame| profile.get(frame).is_some_and(&wanted))
+            .and_then(|frame| canonical.get(frame.0 as usize));
+        if let Some(&frame) = innermost {
+            *charged.entry(frame).or_default() += count;
+        }
+    }
+    let mut shares: Vec<FunctionShare> = functions
+        .iter()
+        .filter_map(|share| {
+            let self_samples = *charged.get(&share.frame)?;
+            Some(FunctionShare { self_samples, ..*share })
+        })
+        .collect();
+    shares.sort_by(|a, b| {
+        let key = |s: &FunctionShare| (s.self_samples, s.total_samples);
+        key(b).cmp(&key(a)).then_with(|| name(profile, a.frame).cmp(&name(profile, b.frame)))
+    });
+    shares
+}
+
 /// A frame that was concluded counts for the same function as one that was seen, if there is one.
 fn canonical(profile: &Profile) -> Vec<FrameId> {
     let seen: HashMap<&ResolvedFrame, FrameId> = (0u32..)

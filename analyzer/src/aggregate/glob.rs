@@ -1,9 +1,14 @@
 //! Patterns for paths. It must not look at any file.
 
 /// A pattern for a whole path: `*` is any text, slashes included, `?` any one byte, `[a-z]` and
-/// `[!a-z]` one of a set, `\` takes the next byte as it is.
+/// `[!a-z]` one of a set, `\` takes the next byte as it is. A pattern without any of these and
+/// without a `/` in front is a name: it also fits where it is the end of the path after a `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(Vec<Part>);
+pub struct Glob {
+    pattern: Vec<u8>,
+    parts: Vec<Part>,
+    is_name: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -17,7 +22,7 @@ impl Glob {
     /// Reads a pattern. A `[` without its `]` is an ordinary byte.
     #[must_use]
     pub fn new(pattern: &[u8]) -> Self {
-        let mut parts = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         let mut rest = pattern;
         while let Some((&first, tail)) = rest.split_first() {
             rest = tail;
@@ -43,17 +48,34 @@ impl Glob {
                 other => Part::Byte(other),
             });
         }
-        Self(parts)
+        let is_name = !pattern.is_empty()
+            && !pattern.starts_with(b"/")
+            && parts.iter().all(|part| matches!(part, Part::Byte(_)));
+        Self { pattern: pattern.to_vec(), parts, is_name }
     }
 
-    /// Whether the whole path fits.
+    /// The pattern as it was given.
+    #[must_use]
+    pub fn pattern(&self) -> &[u8] {
+        &self.pattern
+    }
+
+    /// Whether the path fits: all of it, or its end if the pattern is a name.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
+        // A name has one part a byte.
+        let end = path.len().checked_sub(self.parts.len()).filter(|_at| self.is_name);
+        let end = end.and_then(|at| path.split_at_checked(at));
+        end.is_some_and(|(folder, name)| folder.ends_with(b"/") && self.fits(name))
+            || self.fits(path)
+    }
+
+    fn fits(&self, path: &[u8]) -> bool {
         let (mut at, mut part) = (0, 0);
         // Where to go on if a star is made to take one byte more: only the last star matters.
         let mut retry: Option<(usize, usize)> = None;
         loop {
-            let fits = match (self.0.get(part), path.get(at)) {
+            let fits = match (self.parts.get(part), path.get(at)) {
                 (None, None) => return true,
                 (Some(Part::Text), _) => {
                     retry = Some((at, part));
@@ -139,6 +161,15 @@ mod tests {
             ("", "", true),
             ("*", "", true),
             ("**a**", "bab", true),
+            ("hosts", "/etc/hosts", true),
+            ("etc/hosts", "/etc/hosts", true),
+            ("hosts", "hosts", true),
+            ("hosts", "/etc/myhosts", false),
+            ("hosts", "/hosts/a", false),
+            ("/hosts", "/etc/hosts", false),
+            ("host?", "/etc/hosts", false),
+            ("a\\*", "/etc/a*", true),
+            ("", "/etc/", false),
         ];
         for (pattern, path, want) in table {
             assert_eq!(

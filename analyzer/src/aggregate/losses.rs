@@ -49,6 +49,10 @@ pub fn by_event(capture: &Capture) -> Vec<EventCount> {
         .collect()
 }
 
+/// Remarks of the recorder that say something is missing, by their codes.
+const MISSING: [&str; 4] =
+    ["lost-sideband", "bad-records", "too-many-processes", "late-probe-failed"];
+
 /// What makes the capture incomplete, one sentence each; empty when nothing is missing.
 #[must_use]
 pub fn problems(capture: &Capture) -> Vec<String> {
@@ -66,6 +70,10 @@ pub fn problems(capture: &Capture) -> Vec<String> {
     say(read.missing_chunks, "chunks missing");
     say(read.damaged_sections, "sections damaged");
     say(read.damaged_bytes, "bytes of the file belong to no readable chunk");
+    for remark in capture.remarks.iter().filter(|r| MISSING.contains(&r.code.as_str())) {
+        let text = formats::text::clean_string(remark.text.as_bytes(), 200);
+        problems.push(format!("{}: {text}", remark.count));
+    }
     if read.torn_tail {
         problems.push("the file is cut short".to_owned());
     }

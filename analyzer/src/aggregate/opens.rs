@@ -1,7 +1,7 @@
 //! Opens by path: how many, how many failed and how, how long they took, and which stacks did it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::glob::Glob;
 use crate::join::errno;
@@ -92,6 +92,8 @@ pub struct PathOpens<'c> {
     pub errors: BTreeMap<Cow<'static, str>, u64>,
     /// Of the opens with a result.
     pub latency: Option<Latency>,
+    /// Processes that opened it, by their id; those that are known.
+    pub pids: Vec<u32>,
     /// The stacks, the most frequent first.
     pub stacks: Vec<OpenStack>,
 }
@@ -103,6 +105,14 @@ pub struct PathFilter {
     pub glob: Option<Glob>,
     /// Only paths of which an open failed, and of those only the stacks that failed.
     pub failed: bool,
+}
+
+impl PathFilter {
+    /// Whether it can leave anything out.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.glob.is_some() || self.failed
+    }
 }
 
 /// Opens by path, the most frequently opened first.
@@ -134,6 +144,7 @@ struct Group {
     opens: OpenCount,
     errors: BTreeMap<Cow<'static, str>, u64>,
     latencies: Vec<u64>,
+    pids: BTreeSet<u32>,
     stacks: HashMap<ResolvedStackId, OpenCount>,
 }
 
@@ -142,6 +153,7 @@ impl Group {
         self.opens.add(operation);
         self.stacks.entry(stack).or_default().add(operation);
         self.latencies.extend(operation.latency_ns);
+        self.pids.extend(Some(operation.pid).filter(|&pid| pid > 0));
         if let Some(number) = operation.errno() {
             *self.errors.entry(errno::name(number)).or_default() += 1;
         }
@@ -156,7 +168,8 @@ impl Group {
             .collect();
         stacks.sort_by_key(|s| (std::cmp::Reverse(s.opens.count), s.stack));
         let latency = Latency::of(self.latencies);
-        PathOpens { path, opens: self.opens, errors: self.errors, latency, stacks }
+        let pids = self.pids.into_iter().collect();
+        PathOpens { path, opens: self.opens, errors: self.errors, latency, pids, stacks }
     }
 }
 
@@ -189,9 +202,10 @@ mod tests {
             build.open(t, 100 + n * 10, 1, "/some", false, if n < 4 { a } else { b });
             build.cleanup(t, 101 + n * 11, 1, if n < 3 { -2 } else { 9 });
         }
+        let other = build.process(20, &[20])[0];
         build.open(t, 300, 2, "/fine", true, a);
         build.cleanup(t, 310, 2, 4);
-        build.open(t, 320, 3, "/fine", true, a);
+        build.open(other, 320, 3, "/fine", true, a);
         let capture = build.finish();
         let operations = join(&capture).operations;
         let mut s = Symboliser::new(&capture);
@@ -208,6 +222,7 @@ mod tests {
         let stacks: Vec<_> = some.stacks.iter().map(|s| (s.opens.count, s.opens.failed)).collect();
         assert_eq!(stacks, [(6, 0), (4, 3)]);
         assert_eq!((all[1].opens.pending, all[1].opens.asynchronous), (1, 2));
+        assert_eq!((&some.pids[..], &all[1].pids[..]), (&[10][..], &[10, 20][..]));
 
         let filter = PathFilter { failed: true, ..PathFilter::default() };
         let failed = by_path(&operations, &mut s, &filter);

@@ -1,6 +1,8 @@
 //! A frame and a process as JSON has them. Every missing value is absent.
 
-use formats::capture::Process;
+use std::collections::HashMap;
+
+use formats::capture::{Capture, Process};
 use formats::text::clean_string;
 use serde::Serialize;
 
@@ -65,6 +67,16 @@ pub fn cmdline(process: &Process) -> Option<String> {
 #[must_use]
 pub fn comm(process: &Process) -> Option<String> {
     Some(clean_string(&process.comm, CMDLINE_CHARS)).filter(|text| !text.is_empty())
+}
+
+/// One entry a process: one that called exec has several images, and the last one is what people
+/// know it by.
+#[must_use]
+pub fn last_images(capture: &Capture) -> Vec<&Process> {
+    let processes = || capture.processes.iter().enumerate();
+    let last: HashMap<u32, usize> = processes().map(|(at, process)| (process.pid, at)).collect();
+    let is_last = |&(at, process): &(usize, &Process)| last.get(&process.pid) == Some(&at);
+    processes().filter(is_last).map(|(_at, process)| process).collect()
 }
 
 /// Bytes as hexadecimal digits.

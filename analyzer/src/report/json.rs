@@ -8,8 +8,8 @@ use formats::capture::Remark;
 use formats::text::{Clean, clean_string};
 use serde::Serialize;
 
-use super::Report;
 use super::frames::{JsonFrame, cmdline, comm, hex};
+use super::{ProbeReport, Report};
 use crate::aggregate::losses::EventCount;
 use crate::aggregate::opens::{Latency, OpenCount, OpenStack, PathOpens};
 use crate::aggregate::quality::Named;
@@ -26,7 +26,10 @@ struct Top<'r> {
     capture: CaptureInfo<'r>,
     stacks: Quality,
     opens: Vec<Opens<'r>>,
-    opens_total: OpensTotal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_total: Option<OpensTotal>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<Probe<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<Cpu<'r>>,
     remarks: Vec<RemarkInfo>,
@@ -35,6 +38,10 @@ struct Top<'r> {
 #[derive(Serialize)]
 struct CaptureInfo<'r> {
     duration_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_wall_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
     processes: Vec<ProcessInfo>,
     events: u64,
     lost: u64,
@@ -113,6 +120,8 @@ struct Opens<'r> {
     path_unreadable: bool,
     #[serde(flatten)]
     opens: Counts,
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    pids: &'r [u32],
     errors: &'r BTreeMap<Cow<'static, str>, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ns: Option<LatencyInfo>,
@@ -130,6 +139,19 @@ struct LatencyInfo {
 struct Stack<'r> {
     #[serde(flatten)]
     opens: Counts,
+    frames: Vec<JsonFrame<'r>>,
+}
+
+#[derive(Serialize)]
+struct Probe<'r> {
+    event: String,
+    count: u64,
+    stacks: Vec<ProbeStack<'r>>,
+}
+
+#[derive(Serialize)]
+struct ProbeStack<'r> {
+    count: u64,
     frames: Vec<JsonFrame<'r>>,
 }
 
@@ -169,6 +191,9 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
         schema: "nanalyze.report/1",
         capture: CaptureInfo {
             duration_ns: report.duration_ns(),
+            start_wall_ns: Some(report.capture.meta.start_wall_ns).filter(|&ns| ns > 0),
+            kernel: Some(clean_string(report.capture.meta.kernel.as_bytes(), TEXT_CHARS))
+                .filter(|text| !text.is_empty()),
             processes: report
                 .capture
                 .processes
@@ -200,11 +225,12 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             .take(top)
             .map(|path| opens(path, &report.profile, top))
             .collect(),
-        opens_total: OpensTotal {
+        opens_total: report.opens.map(|opens| OpensTotal {
             paths: report.paths.len(),
-            opens: counts(report.opens),
+            opens: counts(opens),
             results_without_open: report.results_without_open,
-        },
+        }),
+        probes: report.probes.iter().map(|hits| probe(hits, &report.profile, top)).collect(),
         cpu: report.cpu.as_ref().map(|cpu| Cpu {
             samples: cpu.samples,
             source: clean_string(cpu.source.as_bytes(), TEXT_CHARS),
@@ -265,6 +291,7 @@ fn opens<'r>(path: &'r PathOpens<'_>, profile: &'r Profile, top: usize) -> Opens
         path_unreadable: path.path.is_none(),
         path: shown.map_or(Cow::Borrowed(UNREADABLE_PATH), Cow::Owned),
         opens: counts(path.opens),
+        pids: &path.pids,
         errors: &path.errors,
         latency_ns: path.latency.map(|Latency { p50, p99, max }| LatencyInfo { p50, p99, max }),
         stacks: path.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect(),
@@ -273,6 +300,17 @@ fn opens<'r>(path: &'r PathOpens<'_>, profile: &'r Profile, top: usize) -> Opens
 
 fn stack_of<'r>(stack: &OpenStack, profile: &'r Profile) -> Stack<'r> {
     Stack { opens: counts(stack.opens), frames: JsonFrame::stack(profile, stack.stack) }
+}
+
+fn probe<'r>(probe: &ProbeReport, profile: &'r Profile, top: usize) -> Probe<'r> {
+    let stacks = probe.stacks.iter().take(top);
+    Probe {
+        event: clean_string(probe.event.as_bytes(), TEXT_CHARS),
+        count: probe.count,
+        stacks: stacks
+            .map(|&(stack, count)| ProbeStack { count, frames: JsonFrame::stack(profile, stack) })
+            .collect(),
+    }
 }
 
 fn remark(remark: &Remark) -> RemarkInfo {

@@ -11,7 +11,7 @@ pub mod units;
 #[cfg(test)]
 mod tests;
 
-use formats::capture::Capture;
+use formats::capture::{Capture, EventDef};
 
 use crate::aggregate::count_stacks;
 use crate::aggregate::cpu::{self, FunctionShare};
@@ -19,11 +19,14 @@ use crate::aggregate::losses::{self, EventCount};
 use crate::aggregate::opens::{self as by_path, OpenCount, PathFilter, PathOpens};
 use crate::aggregate::quality::StackQuality;
 use crate::join::opens;
-use crate::profile::Profile;
+use crate::profile::{Profile, ResolvedStackId};
 use crate::symbolise::Symboliser;
 
 /// The set of time samples.
 pub const CPU_SET: &str = "cpu";
+
+/// The set of probes that the user asked for.
+pub const PROBE_SET: &str = "probe";
 
 /// What CPU samples say.
 #[derive(Debug, Clone)]
@@ -36,6 +39,19 @@ pub struct CpuReport {
     pub period_ns: Option<u64>,
     /// Functions, the most expensive first.
     pub functions: Vec<FunctionShare>,
+    /// JavaScript of the application, by samples in the function and in what it called.
+    pub javascript: Vec<FunctionShare>,
+}
+
+/// The hits of one probe.
+#[derive(Debug, Clone)]
+pub struct ProbeReport {
+    /// Event name.
+    pub event: String,
+    /// How often it was hit.
+    pub count: u64,
+    /// The stacks, the most frequent first.
+    pub stacks: Vec<(ResolvedStackId, u64)>,
 }
 
 /// Everything that the report shows.
@@ -45,14 +61,20 @@ pub struct Report<'c> {
     pub capture: &'c Capture,
     /// Its stacks.
     pub profile: Profile,
+    /// What [`Self::paths`] was filtered by.
+    pub filter: &'c PathFilter,
     /// Opens by path, filtered as asked, all of them.
     pub paths: Vec<PathOpens<'c>>,
-    /// All opens of the capture, whatever the filter.
-    pub opens: OpenCount,
+    /// All opens of the capture, whatever the filter; `None` if opens were not recorded.
+    pub opens: Option<OpenCount>,
+    /// Whether more than one process opened files.
+    pub many_open: bool,
     /// Results of opens that began before the recording.
     pub results_without_open: u64,
     /// CPU time, if it was recorded.
     pub cpu: Option<CpuReport>,
+    /// Probes that are no halves of opens.
+    pub probes: Vec<ProbeReport>,
     /// How good the stacks are.
     pub quality: StackQuality,
     /// Samples and losses by event.
@@ -64,7 +86,7 @@ pub struct Report<'c> {
 impl<'c> Report<'c> {
     /// Gathers the report.
     #[must_use]
-    pub fn new(capture: &'c Capture, filter: &PathFilter) -> Self {
+    pub fn new(capture: &'c Capture, filter: &'c PathFilter) -> Self {
         let mut symboliser = Symboliser::new(capture);
         let joined = opens::join(capture);
         let paths = by_path::by_path(&joined.operations, &mut symboliser, filter);
@@ -73,6 +95,7 @@ impl<'c> Report<'c> {
         let others = count_stacks(capture, &mut symboliser, |event| {
             event.set != CPU_SET && !(opens::is_half(event) && event.name == opens::CLEANUP)
         });
+        let probes = probes(capture, &mut symboliser);
         let profile = symboliser.into_profile();
         let quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
         let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
@@ -80,20 +103,29 @@ impl<'c> Report<'c> {
             let mut sources: Vec<&str> = defs.iter().map(|e| e.source.as_str()).collect();
             sources.dedup();
             let period = defs.first().and_then(|def| def.period_ns);
+            let functions = cpu::functions(&profile, &time);
             CpuReport {
                 samples: time.total(),
                 source: sources.join(", "),
                 period_ns: period.filter(|_ns| defs.iter().all(|def| def.period_ns == period)),
-                functions: cpu::functions(&profile, &time),
+                javascript: cpu::by_innermost(&profile, &time, &functions, stacks::is_application),
+                functions,
             }
         });
+        let has_opens =
+            capture.events.iter().any(|event| event.set == "fs" || opens::is_half(event));
+        let mut pids = joined.operations.iter().map(|open| open.pid);
+        let first = pids.next();
         Self {
             capture,
             profile,
+            filter,
             paths,
-            opens: OpenCount::of(&joined.operations),
+            opens: has_opens.then(|| OpenCount::of(&joined.operations)),
+            many_open: pids.any(|pid| Some(pid) != first),
             results_without_open: joined.results_without_open,
             cpu,
+            probes,
             quality,
             events: losses::by_event(capture),
             problems: losses::problems(capture),
@@ -106,6 +138,12 @@ impl<'c> Report<'c> {
         self.capture.end_ns().saturating_sub(self.capture.meta.start_ns)
     }
 
+    /// Whether what was recorded is not known: the file ends before it says so.
+    #[must_use]
+    pub fn is_cut_before_events(&self) -> bool {
+        !self.capture.read.complete() && self.capture.events.is_empty()
+    }
+
     /// Records that are missing, lost by the kernel and dropped by the recorder.
     #[must_use]
     pub fn lost(&self) -> (u64, u64) {
@@ -114,4 +152,16 @@ impl<'c> Report<'c> {
         };
         (sum(|event| event.lost), sum(|event| event.dropped))
     }
+}
+
+/// The hits of each probe. A half of an open that was asked for as a probe is among the opens.
+fn probes(capture: &Capture, symboliser: &mut Symboliser<'_>) -> Vec<ProbeReport> {
+    let is_probe = |event: &&EventDef| event.set == PROBE_SET && !opens::is_half(event);
+    let probes = capture.events.iter().filter(is_probe).map(|probe| {
+        let counts = count_stacks(capture, symboliser, |event| event.id == probe.id);
+        let mut stacks = counts.rows();
+        stacks.sort_by_key(|&(stack, count)| (std::cmp::Reverse(count), stack));
+        ProbeReport { event: probe.name.clone(), count: counts.total(), stacks }
+    });
+    probes.collect()
 }

@@ -1,6 +1,8 @@
 //! A stack as lines for people: the frames of the application in full, everything else folded. It
 //! must not know what the stack did or how often.
 
+use std::collections::HashMap;
+
 use super::units::counted;
 use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
 
@@ -8,6 +10,11 @@ use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
 const FRAMES: usize = 12;
 /// Frames that are shown of a stack in which no application is seen.
 const INTERNAL_FRAMES: usize = 6;
+/// Native frames that are shown of a stack without any JavaScript name.
+const NATIVE_FRAMES: usize = 3;
+/// Beginnings of native names that are in every stack, and tell nothing: libuv's and V8's way to the
+/// frame that asked, and how a program and a thread start.
+const EVERYWHERE: [&str; 6] = ["uv_", "v8::", "JSEntry", "CEntry", "_start", "__libc_start"];
 /// Functions of Node that are named in a fold.
 const FOLDED_NAMES: usize = 4;
 
@@ -37,9 +44,40 @@ fn is_node(frame: &ResolvedFrame) -> bool {
     file.starts_with("node:") || file.starts_with("internal/")
 }
 
+fn is_named_js(frame: &ResolvedFrame) -> bool {
+    frame.kind == Kind::Js && frame.unresolved.is_none()
+}
+
+fn is_telling_native(frame: &ResolvedFrame) -> bool {
+    let name = frame.function.as_str();
+    let everywhere = || name == "main" || EVERYWHERE.iter().any(|start| name.starts_with(start));
+    frame.kind == Kind::Native && frame.unresolved.is_none() && !everywhere()
+}
+
+/// Stacks that read alike are one to a reader: they differ in native frames, in what V8 had inlined,
+/// or far out. Gives each with all its weight, the heaviest first by `count`.
+pub fn alike<W>(
+    profile: &Profile,
+    stacks: impl Iterator<Item = (ResolvedStackId, W)>,
+    add: impl Fn(&mut W, W),
+    count: impl Fn(&W) -> u64,
+) -> Vec<(W, Vec<Line>)> {
+    let mut alike: Vec<(W, Vec<Line>)> = Vec::new();
+    let mut places: HashMap<Vec<Line>, usize> = HashMap::new();
+    for (stack, weight) in stacks {
+        let lines = lines(profile, stack);
+        let place = *places.entry(what_is_read(&lines)).or_insert(alike.len());
+        match alike.get_mut(place) {
+            Some((sum, _lines)) => add(sum, weight),
+            None => alike.push((weight, lines)),
+        }
+    }
+    alike.sort_by_key(|(weight, _lines)| std::cmp::Reverse(count(weight)));
+    alike
+}
+
 /// What a reader tells stacks apart by: the frames that are shown, or the folds where none is.
-#[must_use]
-pub fn what_is_read(lines: &[Line]) -> Vec<Line> {
+fn what_is_read(lines: &[Line]) -> Vec<Line> {
     let is_frame = |line: &&Line| matches!(line, Line::Frame { .. });
     let frames: Vec<Line> = lines.iter().filter(is_frame).cloned().collect();
     if frames.is_empty() { lines.to_vec() } else { frames }
@@ -49,21 +87,21 @@ pub fn what_is_read(lines: &[Line]) -> Vec<Line> {
 #[must_use]
 pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
     let frames: Vec<&ResolvedFrame> = profile.leaf_first(stack).collect();
-    let application = frames.iter().any(|frame| is_application(frame));
-    let shown = |frame: &ResolvedFrame| {
-        if application {
-            is_application(frame)
-        } else {
-            frame.kind == Kind::Js && frame.unresolved.is_none()
-        }
+    let any = |choose: fn(&ResolvedFrame) -> bool| frames.iter().any(|frame| choose(frame));
+    let (shown, limit): (fn(&ResolvedFrame) -> bool, _) = if any(is_application) {
+        (is_application, FRAMES)
+    } else if any(is_named_js) {
+        (is_named_js, INTERNAL_FRAMES)
+    } else {
+        (is_telling_native, NATIVE_FRAMES)
     };
-    let limit = if application { FRAMES } else { INTERNAL_FRAMES };
     let total = frames.iter().filter(|frame| shown(frame)).count();
     let mut lines = Vec::new();
     let mut folded: Vec<&ResolvedFrame> = Vec::new();
     let mut used = 0;
     for frame in &frames {
-        if !shown(frame) {
+        // Beyond the limit native frames are folded, JavaScript is counted.
+        if !shown(frame) || (used == limit && frame.kind == Kind::Native) {
             folded.push(frame);
             continue;
         }
@@ -98,11 +136,8 @@ fn fold(frames: &[&ResolvedFrame]) -> Option<Line> {
         return None;
     }
     let mut parts = Vec::new();
-    let node: Vec<&str> = frames
-        .iter()
-        .filter(|frame| frame.kind == Kind::Js && frame.unresolved.is_none())
-        .map(|frame| frame.label())
-        .collect();
+    let node: Vec<&str> =
+        frames.iter().filter(|frame| is_named_js(frame)).map(|frame| frame.label()).collect();
     if !node.is_empty() {
         let names = node.iter().take(FOLDED_NAMES).copied().collect::<Vec<_>>().join(", ");
         let more = node.len().saturating_sub(FOLDED_NAMES);
@@ -185,5 +220,30 @@ mod tests {
         let deep = (0..40).map(|n| js(&format!("f{n}"), "/a.js")).collect();
         assert_eq!(shown(deep).last().map(String::as_str), Some("… 28 more JavaScript frames"));
         assert!(shown(Vec::new()).is_empty());
+        // Without any JavaScript name, native frames that tell something.
+        let nameless = || ResolvedFrame::nameless(Kind::Jit, Reason::JitNoMap);
+        let got = shown(vec![
+            native("main"),
+            native("node::Start"),
+            native("node::SpinEventLoop"),
+            nameless(),
+            native("node::fs::ReadFileUtf8"),
+            native("v8::internal::Execution::Call"),
+            native("node::fs::Open"),
+            native("uv_fs_open"),
+        ]);
+        assert_eq!(
+            got,
+            [
+                "… 1 native",
+                "node::fs::Open ",
+                "… 1 native",
+                "node::fs::ReadFileUtf8 ",
+                "… 1 JavaScript without a name",
+                "node::SpinEventLoop ",
+                "… 2 native",
+            ]
+        );
+        assert_eq!(shown(vec![native("main"), native("uv_run")]), ["… 2 native"]);
     }
 }

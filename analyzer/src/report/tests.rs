@@ -67,8 +67,12 @@ fn json(capture: &Capture, filter: &PathFilter, top: Option<usize>) -> Value {
 }
 
 fn text(capture: &Capture, colour: bool) -> String {
+    filtered(capture, &PathFilter::default(), colour)
+}
+
+fn filtered(capture: &Capture, filter: &PathFilter, colour: bool) -> String {
     let mut out = Vec::new();
-    let report = Report::new(capture, &PathFilter::default());
+    let report = Report::new(capture, filter);
     let options = TextOptions { top: None, style: Style { colour } };
     text::write(&report, options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -98,7 +102,19 @@ OTHER OPENS
               openSync  node:fs:591:18
               … 1 JavaScript without a name
 
-CPU: 90 samples
+PROBES
+  uprobe:node:f: 1 hit
+          1 x
+              hot          /app/lib/report.js:5:13
+              (anonymous)  /app/server.js:3:1
+  each hit with its arguments: nanalyze events FILE -e probe --stacks
+
+CPU: 90 samples, 909 ms of CPU time in 2.00 s
+  JavaScript, each function with the builtins and native code it called
+    self   total  function
+   66.7%   66.7%  hot           /app/lib/report.js:5:13
+   33.3%   33.3%  readSettings  /app/lib/settings.js:12:18
+  All functions, by the time in themselves
     self   total  function
    66.7%   66.7%  hot             /app/lib/report.js:5:13
    33.3%   33.3%  uv_fs_open      /usr/bin/node
@@ -128,6 +144,8 @@ fn json_keeps_the_contract() {
     let report = json(&capture, &PathFilter::default(), None);
     assert_eq!(report["schema"], "nanalyze.report/1");
     assert_eq!(report["capture"]["duration_ns"], 2_000_000_000u64);
+    assert_eq!(report["capture"]["start_wall_ns"], 1_700_000_000_000_000_000u64);
+    assert_eq!(report["capture"]["kernel"], "6.18.0");
     assert_eq!(report["capture"]["complete"], true);
     assert_eq!(report["capture"]["processes"][0]["cmdline"], "node /app/server.js");
     assert_eq!(report["stacks"]["js_frames"]["total"], 229);
@@ -135,6 +153,7 @@ fn json_keeps_the_contract() {
     let data = &report["opens"][0];
     assert_eq!((&data["path"], &data["count"]), (&"/app/data/ada.json".into(), &4.into()));
     assert_eq!(data["asynchronous"], 4);
+    assert_eq!(data["pids"], serde_json::json!([10]));
     assert_eq!(data["errors"], serde_json::json!({}));
     let settings = &report["opens"][1];
     assert_eq!(settings["errors"]["ENOENT"], 3);
@@ -151,6 +170,9 @@ fn json_keeps_the_contract() {
             "file": "/app/lib/settings.js", "line": 12, "column": 18})
     );
     assert_eq!(report["cpu"]["functions"][0]["function"], "hot");
+    let probe = &report["probes"][0];
+    assert_eq!((&probe["event"], &probe["count"]), (&"uprobe:node:f".into(), &1.into()));
+    assert_eq!(probe["stacks"][0]["frames"][0]["function"], "hot");
     let unnamed = &data["stacks"][0]["frames"][2];
     assert!(unnamed.get("function").is_none());
     assert_eq!(unnamed["unresolved"], "interpreted-without-name");
@@ -163,6 +185,38 @@ fn json_keeps_the_contract() {
     assert_eq!(top["opens"].as_array().unwrap().len(), 1);
     assert_eq!(top["opens_total"]["paths"], 2);
     assert_no_empty_values(&report);
+}
+
+#[test]
+fn a_filter_is_said_and_leaves_only_opens() {
+    let capture = application().finish();
+    let glob = Some(Glob::new(b"local.json"));
+    let shown = filtered(&capture, &PathFilter { glob, failed: true }, false);
+    assert!(shown.contains("1 uprobe:node:f\nfilter: --failed --path local.json\n"), "{shown}");
+    assert!(shown.contains("/app/config/local.json") && !shown.contains("ada.json"), "{shown}");
+    assert!(!shown.contains("CPU: ") && !shown.contains("PROBES"), "{shown}");
+}
+
+#[test]
+fn what_was_not_recorded_is_not_counted() {
+    let mut capture = application().finish();
+    capture.events.retain(|event| event.set != "fs");
+    let shown = text(&capture, false);
+    assert!(shown.contains("90 CPU samples (cpu-clock), 1 uprobe:node:f\n"), "{shown}");
+    assert!(shown.contains("opens were not recorded (nrec record -e fs)"), "{shown}");
+    assert!(json(&capture, &PathFilter::default(), None).get("opens_total").is_none());
+}
+
+#[test]
+fn processes_are_told_apart_where_several_open() {
+    let mut build = CaptureBuilder::new();
+    let threads = [10, 20].map(|pid| build.process(pid, &[pid])[0]);
+    build.open(threads[0], 100, 1, "/one", false, 0);
+    build.open(threads[0], 200, 1, "/both", false, 0);
+    build.open(threads[1], 300, 1, "/both", false, 0);
+    let shown = text(&build.finish(), false);
+    assert!(shown.contains("/one  no result 1  pid 10\n"), "{shown}");
+    assert!(shown.contains("/both  no result 2  pids 10, 20\n"), "{shown}");
 }
 
 /// A missing value is absent, never null or "".
@@ -296,7 +350,7 @@ fn an_empty_or_damaged_capture_still_gives_its_report() {
     let mut bare = Capture::default();
     bare.stacks.push((0, 0));
     let shown = text(&bare, false);
-    assert!(shown.contains("opens were not recorded"), "{shown}");
+    assert!(shown.contains("not known: the capture is cut"), "{shown}");
     assert!(shown.contains("the recorder was killed"), "{shown}");
     assert_eq!(json(&bare, &PathFilter::default(), None)["capture"]["complete"], false);
     // Cut anywhere: never a panic, and incomplete is said.

@@ -1,28 +1,35 @@
 //! The report for people: one page, the worst first. It must not compute anything but layout.
 
-use std::collections::HashMap;
+mod cpu;
+mod probes;
+
 use std::io::{self, Write};
 
 use formats::text::clean_string;
 
-use super::frames::{cmdline, comm};
+use super::Report;
+use super::frames::{cmdline, comm, last_images};
 use super::json::UNREADABLE_PATH;
 use super::stacks::{self, Line};
 use super::style::Style;
 use super::units::{counted, date, duration, percent};
-use super::{CpuReport, Report};
-use crate::aggregate::cpu::FunctionShare;
-use crate::aggregate::opens::{OpenCount, PathOpens};
+use crate::aggregate::opens::{OpenCount, PathFilter, PathOpens};
 use crate::aggregate::quality::Named;
 
-/// Paths, functions and remarks shown unless `--top` says otherwise.
+/// Paths and remarks shown unless `--top` says otherwise.
 const TOP: usize = 20;
-/// Stacks shown of one path.
+/// Functions shown in each table of CPU time unless `--top` says otherwise.
+const TOP_FUNCTIONS: usize = 10;
+/// Stacks shown of one path, or of one probe.
 const STACKS: usize = 3;
 /// Longest path that is shown, characters.
 const PATH_CHARS: usize = 300;
 /// Longest command line that is shown, characters.
 const COMMAND_CHARS: usize = 200;
+/// Processes named behind a path.
+const PIDS: usize = 3;
+/// Longest event name and source that is shown, characters.
+const NAME_CHARS: usize = 80;
 /// Processes named in the head.
 const PROCESSES: usize = 5;
 /// Widest function column, characters; longer names push their place to the right.
@@ -42,11 +49,17 @@ pub struct TextOptions {
 /// # Errors
 /// What writing says.
 pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> io::Result<()> {
-    let mut page = Page { report, top: options.top.unwrap_or(TOP), style: options.style, out };
+    let top = options.top.unwrap_or(TOP);
+    let top_functions = options.top.unwrap_or(TOP_FUNCTIONS);
+    let mut page = Page { report, top, top_functions, style: options.style, out };
     page.head()?;
     page.opens()?;
-    if let Some(cpu) = &report.cpu {
-        page.cpu(cpu)?;
+    // Who filters opens asks for nothing else.
+    if !report.filter.is_set() {
+        page.probes()?;
+        if let Some(cpu) = &report.cpu {
+            page.cpu(cpu)?;
+        }
     }
     page.quality()?;
     page.losses()
@@ -55,6 +68,7 @@ pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> 
 struct Page<'r, 'c, 'o> {
     report: &'r Report<'c>,
     top: usize,
+    top_functions: usize,
     style: Style,
     out: &'o mut dyn Write,
 }
@@ -62,14 +76,7 @@ struct Page<'r, 'c, 'o> {
 impl Page<'_, '_, '_> {
     fn head(&mut self) -> io::Result<()> {
         let capture = self.report.capture;
-        // A process that called exec has several images; the last one is what people know it by.
-        let all: Vec<_> = (1..=capture.processes.len())
-            .filter_map(|next| {
-                let (before, after) = capture.processes.split_at(next);
-                let image = before.last()?;
-                (!after.iter().any(|later| later.pid == image.pid)).then_some(image)
-            })
-            .collect();
+        let all = last_images(capture);
         let targets: Vec<_> = all
             .iter()
             .copied()
@@ -92,28 +99,47 @@ impl Page<'_, '_, '_> {
             parts.push(format!("from {}", date(capture.meta.start_wall_ns)));
         }
         if !capture.meta.kernel.is_empty() {
-            parts.push(format!("on Linux {}", clean_string(capture.meta.kernel.as_bytes(), 80)));
+            parts.push(format!(
+                "on Linux {}",
+                clean_string(capture.meta.kernel.as_bytes(), NAME_CHARS)
+            ));
         }
         writeln!(self.out, "{}", parts.join(" "))?;
         let mut parts = Vec::new();
         if let Some(cpu) = &self.report.cpu {
-            let source = clean_string(cpu.source.as_bytes(), 80);
+            let source = clean_string(cpu.source.as_bytes(), NAME_CHARS);
             let source = if source.is_empty() { source } else { format!(" ({source})") };
             parts.push(format!("{}{source}", counted(cpu.samples, "CPU sample", "CPU samples")));
         }
-        let opens = self.report.opens;
-        parts.push(counted(opens.count, "open", "opens"));
-        parts.push(format!("{} failed", opens.failed));
-        for event in self.report.events.iter().filter(|event| event.set == "probe") {
-            let name = clean_string(event.event.as_bytes(), 80);
-            parts.push(format!("{} {name}", event.samples));
+        if let Some(opens) = self.report.opens {
+            parts.push(counted(opens.count, "open", "opens"));
+            parts.push(format!("{} failed", opens.failed));
         }
-        writeln!(self.out, "{}", parts.join(", "))?;
+        for probe in &self.report.probes {
+            let name = clean_string(probe.event.as_bytes(), NAME_CHARS);
+            parts.push(format!("{} {name}", probe.count));
+        }
+        if !parts.is_empty() {
+            writeln!(self.out, "{}", parts.join(", "))?;
+        }
+        self.filter()?;
         for problem in &self.report.problems {
             let problem = format!("incomplete: {problem}");
             writeln!(self.out, "{}", self.style.bad(&problem))?;
         }
         Ok(())
+    }
+
+    fn filter(&mut self) -> io::Result<()> {
+        let PathFilter { glob, failed } = self.report.filter;
+        let mut parts: Vec<String> = failed.then(|| "--failed".to_owned()).into_iter().collect();
+        if let Some(glob) = glob {
+            parts.push(format!("--path {}", clean_string(glob.pattern(), PATH_CHARS)));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out, "filter: {}", parts.join(" "))
     }
 
     fn opens(&mut self) -> io::Result<()> {
@@ -127,11 +153,11 @@ impl Page<'_, '_, '_> {
             self.table(title, &fine)?;
         }
         if failed.is_empty() && fine.is_empty() {
-            let recorded = self.report.events.iter().any(|event| event.set == "fs");
-            let why = match (recorded, self.report.opens.count) {
-                (false, _) => "opens were not recorded (nrec record -e fs)",
-                (true, 0) => "no file was opened",
-                (true, _) => "no open fits the filter",
+            let why = match self.report.opens {
+                None if self.report.is_cut_before_events() => "not known: the capture is cut",
+                None => "opens were not recorded (nrec record -e fs)",
+                Some(OpenCount { count: 0, .. }) => "no file was opened",
+                Some(_) => "no open fits the filter",
             };
             writeln!(self.out, "\n{}\n  {why}", self.style.heading("OPENS"))?;
         }
@@ -153,24 +179,7 @@ impl Page<'_, '_, '_> {
         for path in paths.iter().take(self.top) {
             self.path(path)?;
         }
-        self.more(paths.len(), "path", "paths")
-    }
-
-    /// Stacks that read alike are one to a reader: they differ in native frames, in what V8 had
-    /// inlined, or far out.
-    fn shown_alike(&self, path: &PathOpens<'_>) -> Vec<(OpenCount, Vec<Line>)> {
-        let mut alike: Vec<(OpenCount, Vec<Line>)> = Vec::new();
-        let mut places: HashMap<Vec<Line>, usize> = HashMap::new();
-        for stack in &path.stacks {
-            let lines = stacks::lines(&self.report.profile, stack.stack);
-            let place = *places.entry(stacks::what_is_read(&lines)).or_insert(alike.len());
-            match alike.get_mut(place) {
-                Some((opens, _lines)) => opens.merge(stack.opens),
-                None => alike.push((stack.opens, lines)),
-            }
-        }
-        alike.sort_by_key(|(opens, _lines)| std::cmp::Reverse(opens.count));
-        alike
+        self.more(paths.len(), self.top, "path", "paths")
     }
 
     fn path(&mut self, path: &PathOpens<'_>) -> io::Result<()> {
@@ -194,8 +203,15 @@ impl Page<'_, '_, '_> {
         let notes =
             if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) };
         let notes = self.style.bad(&notes);
-        writeln!(self.out, "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}")?;
-        let stacks = self.shown_alike(path);
+        let pids = if self.report.many_open { pids(&path.pids) } else { String::new() };
+        let pids = self.style.dim(&pids);
+        writeln!(
+            self.out,
+            "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}{pids}"
+        )?;
+        let stacks = path.stacks.iter().map(|stack| (stack.stack, stack.opens));
+        let stacks =
+            stacks::alike(&self.report.profile, stacks, OpenCount::merge, |opens| opens.count);
         for (opens, lines) in stacks.iter().take(STACKS) {
             let how = match *opens {
                 OpenCount { count, synchronous, .. } if count == synchronous => "sync",
@@ -211,12 +227,16 @@ impl Page<'_, '_, '_> {
             writeln!(self.out, "{:>11} x {how}{failed}", opens.count)?;
             self.stack(lines)?;
         }
-        let more = stacks.len().saturating_sub(STACKS);
-        if more > 0 {
-            let text = format!("          … {}", counted(more as u64, "more stack", "more stacks"));
-            writeln!(self.out, "{}", self.style.dim(&text))?;
+        self.more_stacks(stacks.len())
+    }
+
+    fn more_stacks(&mut self, stacks: usize) -> io::Result<()> {
+        let more = stacks.saturating_sub(STACKS);
+        if more == 0 {
+            return Ok(());
         }
-        Ok(())
+        let text = format!("          … {}", counted(more as u64, "more stack", "more stacks"));
+        writeln!(self.out, "{}", self.style.dim(&text))
     }
 
     fn stack(&mut self, lines: &[Line]) -> io::Result<()> {
@@ -224,25 +244,6 @@ impl Page<'_, '_, '_> {
             return writeln!(self.out, "              {}", self.style.dim("(no stack)"));
         }
         write_lines(lines, "              ", self.style, self.out)
-    }
-
-    fn cpu(&mut self, cpu: &CpuReport) -> io::Result<()> {
-        let title = format!("CPU: {}", counted(cpu.samples, "sample", "samples"));
-        writeln!(self.out, "\n{}", self.style.heading(&title))?;
-        if cpu.samples == 0 {
-            return writeln!(self.out, "  the target used next to no CPU time");
-        }
-        writeln!(self.out, "{}", self.style.dim("    self   total  function"))?;
-        let frame = |share: &FunctionShare| self.report.profile.get(share.frame).map(stacks::full);
-        let shares = || cpu.functions.iter().take(self.top);
-        let width = width(shares().filter_map(frame).collect::<Vec<_>>().iter());
-        for (share, line) in shares().filter_map(|share| Some((share, frame(share)?))) {
-            let own = percent(share.self_samples, cpu.samples);
-            let total = percent(share.total_samples, cpu.samples);
-            write!(self.out, "{own:>8}{total:>8}  ")?;
-            write_line(&line, width, self.style, self.out)?;
-        }
-        self.more(cpu.functions.len(), "function", "functions")
     }
 
     fn quality(&mut self) -> io::Result<()> {
@@ -281,7 +282,7 @@ impl Page<'_, '_, '_> {
         let mut nothing = true;
         for event in self.report.events.iter().filter(|e| e.lost > 0 || e.dropped > 0) {
             nothing = false;
-            let name = clean_string(event.event.as_bytes(), 80);
+            let name = clean_string(event.event.as_bytes(), NAME_CHARS);
             writeln!(
                 self.out,
                 "  {name}: {} lost by the kernel, {} dropped by the recorder, {} kept",
@@ -295,7 +296,7 @@ impl Page<'_, '_, '_> {
                 if remark.count > 1 { format!(" ({} times)", remark.count) } else { String::new() };
             writeln!(self.out, "  {text}{times}")?;
         }
-        self.more(self.report.capture.remarks.len(), "remark", "remarks")?;
+        self.more(self.report.capture.remarks.len(), self.top, "remark", "remarks")?;
         if nothing && self.report.problems.is_empty() {
             writeln!(self.out, "  none: everything that was recorded is here")?;
         } else if nothing {
@@ -307,13 +308,25 @@ impl Page<'_, '_, '_> {
     }
 
     /// Says what a bounded table leaves out.
-    fn more(&mut self, rows: usize, one: &str, many: &str) -> io::Result<()> {
-        let more = rows.saturating_sub(self.top);
+    fn more(&mut self, rows: usize, top: usize, one: &str, many: &str) -> io::Result<()> {
+        let more = rows.saturating_sub(top);
         if more == 0 {
             return Ok(());
         }
         let text = format!("  … {} more {} (--top N)", more, if more == 1 { one } else { many });
         writeln!(self.out, "{}", self.style.dim(&text))
+    }
+}
+
+/// Which processes opened a path.
+fn pids(pids: &[u32]) -> String {
+    let shown: Vec<String> = pids.iter().take(PIDS).map(u32::to_string).collect();
+    let more = pids.len().saturating_sub(PIDS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match shown.len() {
+        0 => String::new(),
+        1 => format!("  pid {}", shown.join(", ")),
+        _ => format!("  pids {}{more}", shown.join(", ")),
     }
 }
 

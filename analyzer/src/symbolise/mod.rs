@@ -158,14 +158,9 @@ impl<'c> Symboliser<'c> {
         Resolved { span: parent.span.and(span), stack: self.profile.push(parent.stack, frame) }
     }
 
-    /// The stack with one more frame inside its leaf, which is no code but a text.
-    pub fn with_leaf(
-        &mut self,
-        stack: ResolvedStackId,
-        kind: Kind,
-        text: String,
-    ) -> ResolvedStackId {
-        let frame = self.profile.frame(ResolvedFrame::named(kind, text));
+    /// The stack with one more frame inside its leaf.
+    pub fn with_leaf(&mut self, stack: ResolvedStackId, leaf: ResolvedFrame) -> ResolvedStackId {
+        let frame = self.profile.frame(leaf);
         self.profile.push(stack, frame)
     }
 

@@ -11,6 +11,8 @@ use crate::profile::{FrameId, Kind, Profile, Reason, ResolvedFrame};
 const MAX_CHARS: usize = 200;
 /// Longest function name in a label that also has a place.
 const MAX_FUNCTION: usize = 110;
+/// Longest path in the label of an operation, characters: what follows it must not be cut off.
+const MAX_PATH: usize = 160;
 
 /// Labels by frame. Frames that read the same share one.
 #[derive(Debug)]
@@ -88,6 +90,9 @@ fn label(frame: &ResolvedFrame, shorten: fn(&str) -> String) -> String {
                 let line = frame.line.map(|line| format!(":{line}")).unwrap_or_default();
                 format!("{function} {}{line}", shorten(file))
             }
+            Some(file) if frame.kind == Kind::Operation => {
+                format!("{} {}", path_end(&shorten(file)), frame.function)
+            }
             _ => frame.function.clone(),
         },
     };
@@ -95,6 +100,15 @@ fn label(frame: &ResolvedFrame, shorten: fn(&str) -> String) -> String {
         text.push_str(" (inferred)");
     }
     neutral(&text)
+}
+
+/// The end of a path says more than its beginning.
+fn path_end(path: &str) -> String {
+    let cut = path.chars().count().saturating_sub(MAX_PATH);
+    if cut == 0 {
+        return path.to_owned();
+    }
+    std::iter::once('…').chain(path.chars().skip(cut + 1)).collect()
 }
 
 /// The reason in few words, with the flag that would help, or with the file that has no name.
@@ -116,15 +130,17 @@ fn short_file(file: &str) -> String {
     if file.starts_with("node:") {
         return file.to_owned();
     }
-    if let Some((_, inside)) = file.rsplit_once("node_modules/") {
+    if let Some((_, inside)) =
+        file.rsplit_once("node_modules/").filter(|(_, file)| !file.is_empty())
+    {
         return inside.to_owned();
     }
     let path = file.strip_prefix("file://").unwrap_or(file);
     let mut parts = path.rsplitn(3, '/');
     match (parts.next(), parts.next()) {
         (Some(name), Some(folder)) if !folder.is_empty() => format!("{folder}/{name}"),
-        (Some(name), _) => name.to_owned(),
-        (None, _) => path.to_owned(),
+        (Some(name), _) if !name.is_empty() => name.to_owned(),
+        _ => path.to_owned(),
     }
 }
 
@@ -163,10 +179,25 @@ mod tests {
             ("node:internal/fs/promises", "node:internal/fs/promises"),
             ("/main.js", "main.js"),
             ("main.js", "main.js"),
+            ("/", "/"),
+            ("/srv/node_modules/", "node_modules/"),
             ("", ""),
         ] {
             assert_eq!(short_file(file), short, "{file}");
         }
+    }
+
+    #[test]
+    fn operations_end_in_their_error() {
+        let text = |file: &str, error: &str| {
+            let frame = ResolvedFrame::named(Kind::Operation, error.to_owned());
+            label(&ResolvedFrame { file: Some(file.to_owned()), ..frame }, short_file)
+        };
+        assert_eq!(text("/srv/app/config/local.json", "ENOENT"), "config/local.json ENOENT");
+        assert_eq!(text("/srv/app/config/local.json", ""), "config/local.json");
+        let long = text(&format!("/{}/end.json", "x".repeat(400)), "EACCES");
+        assert!(long.starts_with("…x") && long.ends_with("x/end.json EACCES"), "{long}");
+        assert_eq!(long.chars().count(), MAX_PATH + " EACCES".len());
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub enum EventSpec {
 pub enum EventError {
     /// Neither a set nor a probe.
     #[error(
-        "unknown event '{0}': use cpu, fs, uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION"
+        "unknown event '{0}': use cpu, fs, uprobe:FILE:FUNCTION[+OFFSET] or \
+         uretprobe:FILE:FUNCTION, one for each -e"
     )]
     Unknown(String),
     /// A set that is planned and not there yet.

@@ -165,7 +165,7 @@ fn events(held: Effective, trial: &Result<bool, PerfError>) -> Finding {
     let level = paranoid_level();
     let shown = level.map_or("unreadable".to_owned(), |level| level.to_string());
     let allowed = match level {
-        _ if held.perfmon() => "which does not bind this user",
+        _ if held.perfmon() => "it does not bind this user",
         Some(level) => privileges::paranoid_meaning(level),
         None => "what it allows is not known",
     };

@@ -127,7 +127,8 @@ pub fn sites(
             }
         };
         for function in functions {
-            if wanted.kind == ProbeKind::Return && !allow_unsafe {
+            let careful = !allow_unsafe;
+            if careful && wanted.kind == ProbeKind::Return {
                 let go = || is_go(file).then_some(GO);
                 if let Some(reason) = site::uretprobe_refusal(&function.name).or_else(go) {
                     return Err(LocateError::Refused { function: function.name, reason });

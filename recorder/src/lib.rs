@@ -1,8 +1,8 @@
 //! `nrec`: records what a process does, with the kernel's own means, into a capture file.
 //!
 //! `cli` reads arguments, `plan` is what they mean, `session` records, `probe` finds places,
-//! `process` knows processes, `tracefs` makes dynamic events, and `sys` alone talks to the kernel in
-//! ways that the compiler cannot check.
+//! `process` knows processes, `tracefs` makes dynamic events, `v8` reads JavaScript stacks (not used by
+//! a recording yet), and `sys` alone talks to the kernel in ways that the compiler cannot check.
 
 // Kernel ids are i32 in one interface and u32 in the next, and counts of things in memory fit 32
 // bits; each cast here is between such forms.
@@ -22,3 +22,4 @@ pub mod session;
 #[expect(unsafe_code, reason = "the kernel boundary; every block says why it is valid")]
 pub mod sys;
 pub mod tracefs;
+pub mod v8;

@@ -159,7 +159,7 @@ impl Objects {
 }
 
 /// Opens the file behind a mapping.
-fn open_mapped(identity: &Identity, path: &[u8], at: Sighting) -> Option<File> {
+pub fn open_mapped(identity: &Identity, path: &[u8], at: Sighting) -> Option<File> {
     let Sighting { pid, start, end } = at;
     let exact = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
     let path = Path::new(std::ffi::OsStr::from_bytes(path));

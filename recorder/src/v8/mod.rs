@@ -24,15 +24,13 @@ pub mod strings;
 mod testing;
 pub mod walk;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use formats::procmaps::{MapsEntry, parse_maps};
 
+use crate::process::objects::{self, Identity, Sighting};
 use crate::process::procfs;
 use crate::sys::errno_text;
 use crate::sys::vm::VmError;
@@ -247,20 +245,10 @@ fn read_maps(pid: u32) -> io::Result<Vec<u8>> {
 
 /// Opens the file behind a mapping: the mapped one, not what has its name now.
 fn open_mapped(pid: u32, entry: &MapsEntry<'_>) -> Option<File> {
-    let (start, end) = (entry.start, entry.end);
-    let exact = PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"));
-    let path = Path::new(std::ffi::OsStr::from_bytes(entry.path.as_deref()?));
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    let in_root = PathBuf::from(format!("/proc/{pid}/root")).join(inside);
-    [exact, in_root].iter().find_map(|candidate| {
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-            .open(candidate)
-            .ok()?;
-        let metadata = opened.metadata().ok()?;
-        (metadata.is_file() && metadata.ino() == entry.inode).then_some(opened)
-    })
+    let path = entry.path.as_deref()?;
+    let device = (entry.dev_major, entry.dev_minor);
+    let identity = Identity { device, inode: entry.inode, path: path.to_vec() };
+    objects::open_mapped(&identity, path, Sighting { pid, start: entry.start, end: entry.end })
 }
 
 /// The sentence for an attach error's cause, for people.

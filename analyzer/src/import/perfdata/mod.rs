@@ -1,12 +1,12 @@
 //! Import of `perf.data`, as `perf record` writes it: to a file, through a pipe, compressed or not.
 //!
 //! The crate `linux-perf-data` reads and sorts the records. It trusts the lengths in a file, so
-//! nothing reaches it unchecked: [`layout`] reads the headers itself, and [`gate`] lets only records
-//! through whose lengths hold. Samples are decoded in [`sample`], because the crate's decoder
+//! nothing reaches it unchecked: `layout` reads the headers itself, and `gate` lets only records
+//! through whose lengths hold. Samples are decoded in `sample`, because the crate's decoder
 //! multiplies a length from the file before it checks it.
 //!
 //! A capture of ours holds everything; a `perf.data` file holds addresses only. Names are therefore
-//! looked for on this machine ([`symbols`], [`kernel`], [`jit`]), and only in files whose identity
+//! looked for on this machine (`symbols`, `kernel`, `jit`), and only in files whose identity
 //! (build-id, owner) fits. What is missing becomes a remark of the capture, never an error.
 //! It must not know how stacks are symbolised or shown. Tests: `tests.rs`, `tests/perf_script/`.
 

@@ -147,3 +147,31 @@ fn files_that_are_loaded_as_modules_are_opens_too() -> Result<()> {
     seen.retain(|open, _| truth.keys().any(|true_open| true_open.path == open.path));
     compare("the report", &truth, &seen)
 }
+
+#[test]
+fn without_children_the_threads_are_still_followed() -> Result<()> {
+    let name = "without_children_the_threads_are_still_followed";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    let options = ["-e", "fs", "--no-inherit"];
+    let folder = tempfile::tempdir()?;
+    let workers = node_command("workers.js", folder.path());
+    let (recorded, said) = record_command(&options, &workers)?;
+    check_below(folder.path(), &said_opens(&said), &recorded.complete()?)?;
+
+    // Attached: threads that begin while recording.
+    let folder = tempfile::tempdir()?;
+    let mut workload = Workload::start("workers.js", folder.path(), &[])?;
+    let recording = Recording::attach(workload.pid(), &options)?;
+    workload.go()?;
+    let said = workload.finish()?;
+    check_below(folder.path(), &said_opens(&said), &recording.stop()?.complete()?)?;
+
+    let folder = tempfile::tempdir()?;
+    let family = node_command("children.js", folder.path());
+    let (recorded, said) = record_command(&options, &family)?;
+    let parent = said.iter().find_map(|record| record.get("ready")?.as_u64());
+    let own = |record: &&Value| record.get("pid").and_then(Value::as_u64) == parent;
+    let own: Vec<Value> = said.iter().filter(own).cloned().collect();
+    assert!(!own.is_empty() && own.len() < said.len(), "the parent and its children open files");
+    check_below(folder.path(), &said_opens(&own), &recorded.complete()?)
+}

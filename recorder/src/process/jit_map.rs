@@ -118,12 +118,6 @@ impl JitMap {
         self.file.is_some()
     }
 
-    /// Bytes read so far.
-    #[must_use]
-    pub fn bytes_read(&self) -> u64 {
-        self.offset
-    }
-
     /// Closes what is open: the process has ended and its last words are read.
     pub fn close(&mut self) {
         self.directory = None;

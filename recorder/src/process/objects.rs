@@ -40,7 +40,7 @@ pub struct Sighting {
     pub end: u64,
 }
 
-/// Prefix that the kernel appends to the path of a removed file.
+/// What the kernel appends to the path of a removed file.
 const DELETED: &[u8] = b" (deleted)";
 
 /// A mapped file.

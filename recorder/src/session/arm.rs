@@ -14,7 +14,7 @@ use super::ingest::{Decoder, Ingest};
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
 use crate::probe::wanted::Wanted;
-use crate::sys::attr::{EventAttr, EventSource, SampleRate, Sideband};
+use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
 use crate::sys::ring::{Ring, page_bytes};
@@ -42,8 +42,8 @@ struct Armed {
 /// How the targets' events are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenMode {
-    /// Follow what the threads create.
-    pub inherit: bool,
+    /// Whom the events follow.
+    pub inherit: Inherit,
     /// Time samples begin at the exec that the target will do.
     pub on_exec: bool,
 }
@@ -101,8 +101,10 @@ impl Arms {
         ingest: &mut Ingest<W>,
         sampling: Option<Sampling>,
     ) -> Result<(), RecordError> {
-        let own_context = self.mode.inherit && inherits_with_own_context();
-        if self.mode.inherit && !own_context {
+        // Threads share their process's memory: what one loses by a swap another one keeps.
+        let children = self.mode.inherit == Inherit::Children;
+        let own_context = children && inherits_with_own_context();
+        if children && !own_context {
             ingest.remark(Remark {
                 code: "shared-contexts".into(),
                 text: "this kernel is older than 6.13: probes may miss hits of child processes"
@@ -352,7 +354,7 @@ pub struct Sampling {
 /// Whether this kernel can keep the events of siblings apart, see [`EventAttr::own_context`].
 fn inherits_with_own_context() -> bool {
     let attr = EventAttr {
-        inherit: true,
+        inherit: Inherit::Children,
         own_context: true,
         disabled: true,
         // Nothing is counted; asking for the kernel would need a privilege.

@@ -332,7 +332,7 @@ impl<'p> Session<'p> {
             if !self.probed.insert(identity) {
                 continue;
             }
-            if let Err(error) = self.arm_object(object) {
+            if let Err(error) = self.arm_object(pid, object) {
                 console.say(&format!("cannot arm a probe in a new mapping of {pid}: {error}"));
                 let text = error.to_string();
                 self.ingest.remark(Remark { code: "late-probe-failed".into(), text, count: 1 });
@@ -340,7 +340,7 @@ impl<'p> Session<'p> {
         }
     }
 
-    fn arm_object(&mut self, object: u32) -> Result<(), RecordError> {
+    fn arm_object(&mut self, pid: u32, object: u32) -> Result<(), RecordError> {
         let first = self.arms.events();
         for at in 0..self.wanted.len() {
             let Some(wanted) = self.wanted.get(at) else { continue };
@@ -356,8 +356,10 @@ impl<'p> Session<'p> {
             self.arms.probe(&mut self.ingest, &wanted, &sites)?;
         }
         if self.arms.events() > first {
-            // Every process that is known: a sibling may map the same file next.
-            let pids: Vec<u32> = self.ingest.world.pids().collect();
+            // Where children are followed, every process that is known: a sibling may map the same
+            // file next.
+            let followed = |&other: &u32| self.plan.inherit || other == pid;
+            let pids: Vec<u32> = self.ingest.world.pids().filter(followed).collect();
             for tid in pids.into_iter().flat_map(procfs::threads) {
                 self.arms.open_thread(&mut self.ingest, tid, first)?;
             }

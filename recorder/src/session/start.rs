@@ -20,7 +20,7 @@ use crate::probe::locate;
 use crate::probe::wanted::Wanted;
 use crate::process::objects::Objects;
 use crate::process::{launch, procfs};
-use crate::sys::attr::{EventAttr, EventSource};
+use crate::sys::attr::{EventAttr, EventSource, Inherit};
 use crate::sys::perf::{PerfFd, best_cpu_source};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signals::Signals;
@@ -144,7 +144,8 @@ fn start<'p>(
     };
     let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online)?;
     let now = ingest_start(&mut ingest, &pids)?;
-    let mode = OpenMode { inherit: plan.inherit, on_exec: launching };
+    let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
+    let mode = OpenMode { inherit, on_exec: launching };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
     arms.carrier(&mut ingest, sampling)?;
 

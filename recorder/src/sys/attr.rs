@@ -78,6 +78,17 @@ impl Sideband {
     pub const ALL: Self = Self { mappings: true, build_ids: false, names: true, tasks: true };
 }
 
+/// Whom an event follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherit {
+    /// Only the task that it was opened for.
+    Nobody,
+    /// New threads of the same process (`inherit_thread`, Linux 5.13).
+    Threads,
+    /// New threads and child processes.
+    Children,
+}
+
 /// An event to open. Identifier, address, pid/tid and monotonic time are always sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventAttr {
@@ -97,8 +108,8 @@ pub struct EventAttr {
     pub max_stack: u16,
     /// Records beside the samples.
     pub sideband: Sideband,
-    /// Follow tasks that the opened one creates from now on.
-    pub inherit: bool,
+    /// Which tasks that the opened one creates from now on are followed.
+    pub inherit: Inherit,
     /// Keep the kernel from handing this task's events to a sibling that inherited the same ones
     /// when it switches between the two. It does that to save time, but events on uprobes stay tied
     /// to the task they were made for: when one sibling ends, the other one's breakpoints are
@@ -130,7 +141,7 @@ impl EventAttr {
             raw: false,
             max_stack: 0,
             sideband: Sideband { mappings: false, build_ids: false, names: false, tasks: false },
-            inherit: false,
+            inherit: Inherit::Nobody,
             own_context: false,
             disabled: false,
             enable_on_exec: false,
@@ -198,7 +209,8 @@ impl EventAttr {
         attr.set_sample_id_all(1);
         attr.set_use_clockid(1);
         attr.set_disabled(self.disabled.into());
-        attr.set_inherit(self.inherit.into());
+        attr.set_inherit((self.inherit != Inherit::Nobody).into());
+        attr.set_inherit_thread((self.inherit == Inherit::Threads).into());
         attr.set_enable_on_exec(self.enable_on_exec.into());
         attr.set_exclude_kernel(self.exclude_kernel.into());
         attr.set_exclude_hv(self.exclude_kernel.into());
@@ -262,7 +274,7 @@ mod tests {
             raw: true,
             max_stack: 127,
             sideband: Sideband::ALL,
-            inherit: true,
+            inherit: Inherit::Children,
             disabled: true,
             watermark_bytes: 4096,
             user_regs: 0b1011,
@@ -282,6 +294,9 @@ mod tests {
         assert_eq!((attr.mmap(), attr.mmap2(), attr.build_id()), (1, 1, 0));
         assert_eq!((attr.comm(), attr.comm_exec(), attr.task()), (1, 1, 1));
         assert_eq!((attr.inherit(), attr.disabled(), attr.enable_on_exec()), (1, 1, 0));
+        assert_eq!(attr.inherit_thread(), 0);
+        let threads = EventAttr { inherit: Inherit::Threads, ..full() }.to_kernel(true);
+        assert_eq!((threads.inherit(), threads.inherit_thread()), (1, 1));
         assert_eq!((attr.use_clockid(), attr.clockid), (1, nix::libc::CLOCK_MONOTONIC));
         assert_eq!(attr.read_format, u64::from(abi::PERF_FORMAT_ID | abi::PERF_FORMAT_LOST));
     }

@@ -98,7 +98,7 @@ fn check_machine_paths(file: &TextFile) -> Vec<Finding> {
     for (index, line) in file.text.lines().enumerate() {
         for folder in MACHINE_FOLDERS {
             let path = format!("/{folder}/");
-            // In `https://host/home/` and `src/work/` it is a part of a longer name.
+            // In `https://host/home/` it is a part of a longer name.
             let begins_here = |(at, _): (usize, &str)| {
                 !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-/~*>})]".contains(c))
             };

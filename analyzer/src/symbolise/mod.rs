@@ -193,6 +193,7 @@ impl<'c> Symboliser<'c> {
             }
             Some(Frame::Kernel { address, call }) => self.natives.kernel_frame(address, call),
             Some(Frame::Js { function, .. }) => self.js_frame(function),
+            Some(Frame::Nameless(_)) => ResolvedFrame::nameless(Kind::Js, Reason::Damaged),
             Some(Frame::Unmapped { .. }) => {
                 ResolvedFrame::nameless(Kind::Unknown, Reason::Unmapped)
             }
@@ -245,13 +246,12 @@ impl<'c> Symboliser<'c> {
         let Some(function) = self.capture.functions.get(function as usize) else {
             return ResolvedFrame::nameless(Kind::Js, Reason::Damaged);
         };
-        let script = self.capture.scripts.get(function.script as usize);
+        let script = function.script.checked_sub(1);
+        let script = script.and_then(|script| self.capture.scripts.get(script as usize));
         ResolvedFrame {
             file: script
                 .filter(|script| !script.name.is_empty())
                 .map(|script| clean_string(&script.name, FILE_CHARS)),
-            line: (function.line > 0).then_some(function.line),
-            column: (function.column > 0).then_some(function.column),
             ..ResolvedFrame::named(Kind::Js, v8_name::function_name(&function.name))
         }
     }

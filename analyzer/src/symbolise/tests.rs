@@ -119,9 +119,9 @@ fn native_kernel_and_recorded_javascript_frames() {
     build.symbol(node, 0x5000, 0x10, "_ZN4node2fs4OpenERKN2v820FunctionCallbackInfoINS1_5ValueEEE");
     build.symbol(kernel, 0xffff_ffff_8100_0000, 0x40, "do_sys_openat2");
     build.symbol(stripped, 0x10, 0x10, "exported");
-    let script = build.writer().script(Script { name: b"/app/a.js".to_vec() });
+    let script = build.writer().script(Script { name: b"/app/a.js".to_vec(), ..Script::default() });
     let function =
-        build.writer().function(Function { script, name: Vec::new(), line: 3, column: 0 });
+        build.writer().function(Function { script: script + 1, name: Vec::new(), start: 3 });
     let native = |object, offset, call| Frame::Native { object, offset, call };
     let table = [
         (native(node, 0x1000, false), "native uv_fs_open"),
@@ -138,8 +138,11 @@ fn native_kernel_and_recorded_javascript_frames() {
         (native(99, 0x1, false), "unknown [damaged capture]"),
         (Frame::Kernel { address: 0xffff_ffff_8100_0040, call: true }, "kernel do_sys_openat2"),
         (Frame::Kernel { address: 0xffff_ffff_8100_0040, call: false }, "kernel [no symbol]"),
-        (Frame::Js { function, position: 1, tier: Tier::MAGLEV }, "js (anonymous)"),
-        (Frame::Js { function: 9, position: 1, tier: Tier::MAGLEV }, "js [damaged capture]"),
+        (Frame::Js { function, position: 1, tier: Tier::MAGLEV, inlined: false }, "js (anonymous)"),
+        (
+            Frame::Js { function: 9, position: 1, tier: Tier::MAGLEV, inlined: false },
+            "js [damaged capture]",
+        ),
         (Frame::Marker(Marker::TRUNCATED), "unknown [stack cut at the kernel's limit]"),
         (Frame::Marker(Marker::DROPPED), "unknown [stack not kept]"),
         (Frame::Marker(Marker(77)), "unknown [damaged capture]"),

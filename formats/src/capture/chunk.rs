@@ -12,7 +12,7 @@
 /// First eight bytes of a capture. The line feed catches transfers that mangle line ends.
 pub const MAGIC: [u8; 8] = *b"NRECCAP\n";
 /// Version of the format: a reader refuses a larger one, see docs/capture-format.md.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Length of the file header in bytes.
 pub const FILE_HEADER_BYTES: usize = 16;
 /// Length of a chunk header in bytes.

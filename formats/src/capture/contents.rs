@@ -1,8 +1,8 @@
 //! A capture in memory, as the analyzer uses it: tables by index, samples in columns.
 
 use super::model::{
-    End, EventDef, Frame, Function, JitBatch, Loss, Mapping, Marker, Meta, Object, Process,
-    ProcessEnd, Remark, Script, Symbol, Thread,
+    End, EventDef, Frame, Function, JitBatch, LineEnds, Loss, Mapping, Marker, Meta, Object,
+    Process, ProcessEnd, Remark, Script, Symbol, Thread,
 };
 
 /// The samples of one event, in columns of equal length.
@@ -94,6 +94,8 @@ pub struct Capture {
     pub functions: Vec<Function>,
     /// JavaScript sources by index.
     pub scripts: Vec<Script>,
+    /// Where the lines of scripts end, at most one entry a script.
+    pub line_ends: Vec<LineEnds>,
     /// What the JIT maps gained, in time order.
     pub jit: Vec<JitBatch>,
     /// Losses.

@@ -28,11 +28,16 @@ pub enum Frame {
     Js {
         /// Index into the functions.
         function: u32,
-        /// Where in the function: bytecode offset or pc offset, as `tier` says.
+        /// The place that runs: character offset in the function's script plus 1, or 0 when it is
+        /// not known.
         position: u32,
         /// What ran the function.
         tier: Tier,
+        /// Whether it is part of the code of the next frame outwards.
+        inlined: bool,
     },
+    /// A JavaScript frame that the recorder could not name.
+    Nameless(NoName),
     /// Kernel code.
     Kernel {
         /// Kernel virtual address.
@@ -54,14 +59,31 @@ pub enum Frame {
 pub struct Tier(pub u8);
 
 impl Tier {
-    /// Bytecode in the interpreter; position is a bytecode offset.
+    /// Bytecode in the interpreter.
     pub const INTERPRETER: Self = Self(0);
-    /// Sparkplug; position is a bytecode offset.
+    /// Sparkplug.
     pub const BASELINE: Self = Self(1);
-    /// Maglev; position is a pc offset.
+    /// Maglev.
     pub const MAGLEV: Self = Self(2);
-    /// Turbofan; position is a pc offset.
+    /// Turbofan.
     pub const TURBOFAN: Self = Self(3);
+    /// Not JavaScript: a function that is built into V8.
+    pub const BUILTIN: Self = Self(4);
+    /// Not JavaScript: code that V8 made for something else, named by its function's name.
+    pub const GENERATED: Self = Self(5);
+}
+
+/// Why a JavaScript frame has no name. Open: later versions add values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NoName(pub u8);
+
+impl NoName {
+    /// Its objects had been moved or freed when the recorder came to read them.
+    pub const MOVED: Self = Self(1);
+    /// What the stack and the heap said contradicted each other.
+    pub const CONTRADICTION: Self = Self(2);
+    /// The process had ended before the recorder came to read it.
+    pub const ENDED: Self = Self(3);
 }
 
 /// A remark inside a stack. Open: later versions add values.
@@ -77,6 +99,14 @@ impl Marker {
     pub const DAMAGED: Self = Self(3);
     /// The next frame outwards was put in from the stack's top word, not from the callchain.
     pub const CALLER_INSERTED: Self = Self(4);
+    /// The part of the stack that the kernel copied ends here: outer frames are missing.
+    pub const CUT: Self = Self(5);
+    /// Frames are missing here: the chain was lost and found again further out.
+    pub const GAP: Self = Self(6);
+    /// The chain was lost here: outer frames are missing.
+    pub const BROKEN: Self = Self(7);
+    /// The probe was hit so often that no stack was taken of this hit.
+    pub const NOT_TAKEN: Self = Self(8);
 }
 
 /// A file (or file-like thing) whose code was mapped.
@@ -193,21 +223,50 @@ pub struct Symbol {
 /// A JavaScript function that the recorder has resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Function {
-    /// Index into the scripts.
+    /// Index into the scripts plus 1, or 0 for what has no source.
     pub script: u32,
-    /// Name, empty for an anonymous function.
+    /// Name, or the one that V8 inferred; empty for an anonymous function.
     pub name: Vec<u8>,
-    /// Line of its definition, counted from 1; 0 when not known.
-    pub line: u32,
-    /// Column of its definition, counted from 1; 0 when not known.
-    pub column: u32,
+    /// Where it is defined: character offset in the script plus 1, or 0 when it is not known.
+    pub start: u32,
 }
 
-/// A JavaScript source.
+/// A JavaScript source. Its text is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Script {
-    /// URL or path.
+    /// Index into the processes.
+    pub process: u32,
+    /// URL or path; empty for `eval` and the like.
     pub name: Vec<u8>,
+    /// What `//# sourceURL` says; empty without it.
+    pub source_url: Vec<u8>,
+    /// What `//# sourceMappingURL` says; empty without it, or where it is too long to be kept.
+    pub source_map_url: Vec<u8>,
+    /// Lines of its file before the source.
+    pub line_offset: u32,
+    /// Characters of its file before the source, in the source's first line.
+    pub column_offset: u32,
+}
+
+/// Where the lines of a script end. Comes after the script, when its text has been read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LineEnds {
+    /// Index into the scripts.
+    pub script: u32,
+    /// Character offset of each line end, ascending; the last is the text's length.
+    pub ends: Vec<u32>,
+}
+
+impl LineEnds {
+    /// Line and column of a character offset in the text, both counted from 0.
+    #[must_use]
+    pub fn place(&self, offset: u32) -> Option<(u32, u32)> {
+        let line = self.ends.partition_point(|&end| end < offset);
+        self.ends.get(line)?;
+        let before = line.checked_sub(1).and_then(|before| self.ends.get(before));
+        let first = before.map_or(0, |end| end.saturating_add(1));
+        Some((line as u32, offset.checked_sub(first)?))
+    }
 }
 
 /// Records that are not in the capture.
@@ -304,6 +363,10 @@ pub struct Meta {
     pub frequency: u32,
     /// Ring memory in bytes over all CPUs.
     pub ring_bytes: u64,
+    /// How JavaScript frames got their names: `heap`, `map` or `off`.
+    pub js: String,
+    /// Bytes of user stack that the kernel copied with each sample, 0 with callchains.
+    pub stack_bytes: u32,
 }
 
 /// Last chunk: how the recording ended.

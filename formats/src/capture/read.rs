@@ -199,6 +199,7 @@ impl<'l> Reader<'l> {
             tag::THREADS => append(&mut capture.threads, body, limits)?,
             tag::MAPPINGS => append(&mut capture.mappings, body, limits)?,
             tag::SCRIPTS => append(&mut capture.scripts, body, limits)?,
+            tag::LINE_ENDS => append(&mut capture.line_ends, body, limits)?,
             tag::FUNCTIONS => append(&mut capture.functions, body, limits)?,
             tag::SYMBOLS => append(&mut capture.symbols, body, limits)?,
             tag::LOSSES => append(&mut capture.losses, body, limits)?,

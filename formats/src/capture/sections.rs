@@ -5,8 +5,8 @@
 
 use super::encoding::{Corrupt, Decoder, Encoder};
 use super::model::{
-    Frame, Function, JitBatch, JitEntry, Loss, Mapping, Marker, Object, Process, ProcessEnd,
-    Script, Symbol, Thread, Tier,
+    Frame, Function, JitBatch, JitEntry, LineEnds, Loss, Mapping, Marker, NoName, Object, Process,
+    ProcessEnd, Script, Symbol, Thread, Tier,
 };
 use crate::limits::Limits;
 
@@ -28,6 +28,7 @@ pub(super) mod tag {
     pub(in crate::capture) const FUNCTIONS: u64 = 14;
     pub(in crate::capture) const SCRIPTS: u64 = 15;
     pub(in crate::capture) const ENDS: u64 = 16;
+    pub(in crate::capture) const LINE_ENDS: u64 = 17;
 }
 
 /// A row of a table. `last` carries the address of the row before, for differences.
@@ -109,7 +110,8 @@ const KIND_JS: u8 = 2;
 const KIND_KERNEL: u8 = 3;
 const KIND_UNMAPPED: u8 = 4;
 const KIND_MARKER: u8 = 5;
-/// Added to a kind for a return address.
+const KIND_NAMELESS: u8 = 6;
+/// Added to a kind for a return address, and for a function that is part of its caller's code.
 const CALL: u8 = 0x80;
 
 impl Row for Frame {
@@ -126,11 +128,15 @@ impl Row for Frame {
                 to.uint(u64::from(process));
                 to.delta(last, address);
             }
-            Self::Js { function, position, tier } => {
-                to.byte(KIND_JS);
+            Self::Js { function, position, tier, inlined } => {
+                to.byte(KIND_JS | call(inlined));
                 to.uint(u64::from(function));
                 to.uint(u64::from(position));
                 to.byte(tier.0);
+            }
+            Self::Nameless(why) => {
+                to.byte(KIND_NAMELESS);
+                to.byte(why.0);
             }
             Self::Kernel { address, call: ret } => {
                 to.byte(KIND_KERNEL | call(ret));
@@ -154,8 +160,10 @@ impl Row for Frame {
             KIND_NATIVE => Self::Native { object: from.u32()?, offset: from.delta(last)?, call },
             KIND_JIT => Self::Jit { process: from.u32()?, address: from.delta(last)?, call },
             KIND_JS => {
-                Self::Js { function: from.u32()?, position: from.u32()?, tier: Tier(from.byte()?) }
+                let (function, position) = (from.u32()?, from.u32()?);
+                Self::Js { function, position, tier: Tier(from.byte()?), inlined: call }
             }
+            KIND_NAMELESS => Self::Nameless(NoName(from.byte()?)),
             KIND_KERNEL => Self::Kernel { address: from.delta(last)?, call },
             KIND_UNMAPPED => Self::Unmapped { address: from.delta(last)? },
             KIND_MARKER => Self::Marker(Marker(from.byte()?)),
@@ -212,9 +220,42 @@ row!(Mapping {
 });
 row!(JitEntry { start: delta, size: uint, name: bytes });
 row!(Symbol { object: index, start: delta, size: uint, name: bytes });
-row!(Function { script: index, name: bytes, line: index, column: index });
-row!(Script { name: bytes });
+row!(Function { script: index, name: bytes, start: index });
+row!(Script {
+    process: index,
+    name: bytes,
+    source_url: bytes,
+    source_map_url: bytes,
+    line_offset: index,
+    column_offset: index,
+});
 row!(Loss { event: index, time_ns: uint, lost: uint, dropped: uint });
+
+impl Row for LineEnds {
+    fn encode(&self, to: &mut Encoder, _last: &mut u64) {
+        to.uint(u64::from(self.script));
+        to.uint(self.ends.len() as u64);
+        let mut last = 0;
+        for &end in &self.ends {
+            // They ascend, so a plain difference is never negative.
+            to.uint(u64::from(end.saturating_sub(last)));
+            last = end;
+        }
+    }
+    fn decode(from: &mut Decoder<'_>, _last: &mut u64, _limits: &Limits) -> Result<Self, Corrupt> {
+        let script = from.u32()?;
+        let count = from.count()?;
+        let mut ends = Vec::with_capacity(count);
+        let mut last = 0u32;
+        for _line in 0..count {
+            last = last
+                .checked_add(from.u32()?)
+                .ok_or_else(|| from.corrupt("line end out of range"))?;
+            ends.push(last);
+        }
+        Ok(Self { script, ends })
+    }
+}
 
 /// Writes a JIT batch; its entries are rows without a first index.
 pub(super) fn jit(to: &mut Encoder, batch: &JitBatch) {

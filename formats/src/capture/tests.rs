@@ -28,15 +28,24 @@ fn sample_capture(limits: TableLimits, per_flush: u64) -> Vec<u8> {
     let object = writer.object(Object { path: b"/usr/bin/node".to_vec(), ..Object::default() });
     let process = writer.process(Process { pid: 7, comm: b"node".to_vec(), ..Process::default() });
     let thread = writer.thread(Thread { process, tid: 8 });
-    let script = writer.script(Script { name: b"/app/a.js".to_vec() });
-    let function = writer.function(Function { script, name: b"f".to_vec(), line: 3, column: 5 });
+    let script = writer.script(Script {
+        process,
+        name: b"/app/a.js".to_vec(),
+        source_url: b"a.js".to_vec(),
+        source_map_url: b"a.js.map".to_vec(),
+        line_offset: 1,
+        column_offset: 62,
+    });
+    writer.line_ends(LineEnds { script, ends: vec![10, 11, 400] });
+    let function = writer.function(Function { script: script + 1, name: b"f".to_vec(), start: 3 });
     for flush in 0..3u64 {
         for i in 0..per_flush {
             let n = flush * per_flush + i;
             let frames = [
                 Frame::Native { object, offset: 0x1000, call: true },
                 Frame::Jit { process, address: 0x7f00_0000_0000 + n % 5, call: true },
-                Frame::Js { function, position: n as u32 % 7, tier: Tier::MAGLEV },
+                Frame::Js { function, position: n as u32 % 7, tier: Tier::MAGLEV, inlined: true },
+                Frame::Nameless(NoName::MOVED),
                 Frame::Kernel { address: 0xffff_ffff_8100_0000, call: false },
                 Frame::Unmapped { address: n },
             ];
@@ -87,11 +96,22 @@ fn what_is_written_is_read() {
         assert_eq!(capture.string(samples.fields[1][at]), path.as_deref().map(str::as_bytes));
         assert_eq!(samples.fields[2][at] as i64, -2);
         let frames: Vec<_> = capture.stack_frames(samples.stack[at]).collect();
-        assert_eq!(frames.len(), 5);
+        assert_eq!(frames.len(), 6);
         assert_eq!(frames[0], Frame::Unmapped { address: n });
-        assert_eq!(frames[4], Frame::Native { object: 0, offset: 0x1000, call: true });
+        assert_eq!(frames[2], Frame::Nameless(NoName::MOVED));
+        let (position, tier) = (n as u32 % 7, Tier::MAGLEV);
+        assert_eq!(frames[3], Frame::Js { function: 0, position, tier, inlined: true });
+        assert_eq!(frames[5], Frame::Native { object: 0, offset: 0x1000, call: true });
     }
     assert_eq!(capture.jit.len(), 3);
+    assert_eq!(capture.line_ends, [LineEnds { script: 0, ends: vec![10, 11, 400] }]);
+    let script = &capture.scripts[0];
+    assert_eq!((script.line_offset, script.column_offset), (1, 62));
+    assert_eq!(
+        (&script.source_url[..], &script.source_map_url[..]),
+        (&b"a.js"[..], &b"a.js.map"[..])
+    );
+    assert_eq!(capture.functions, [Function { script: 1, name: b"f".to_vec(), start: 3 }]);
     assert_eq!((capture.symbols.len(), capture.losses.len(), capture.remarks.len()), (3, 3, 3));
 }
 
@@ -150,7 +170,10 @@ fn other_files_are_refused() {
     newer[8..10].copy_from_slice(&9u16.to_le_bytes());
     let crc = crc32c::crc32c(&newer[..12]).to_le_bytes();
     newer[12..16].copy_from_slice(&crc);
-    assert_eq!(read(&newer, &Limits::default()), Err(ReadError::TooNew { found: 9, known: 1 }));
+    assert_eq!(
+        read(&newer, &Limits::default()),
+        Err(ReadError::TooNew { found: 9, known: FORMAT_VERSION })
+    );
 }
 
 proptest! {
@@ -184,4 +207,16 @@ proptest! {
             prop_assert!(samples.stack.iter().all(|&s| (s as usize) < capture.stacks.len()));
         }
     }
+}
+
+#[test]
+fn places_of_character_offsets() {
+    // "ab\n\ncd" has 6 characters.
+    let lines = LineEnds { script: 0, ends: vec![2, 3, 6] };
+    let places = [(0, (0, 0)), (2, (0, 2)), (3, (1, 0)), (4, (2, 0)), (6, (2, 2))];
+    for (offset, place) in places {
+        assert_eq!(lines.place(offset), Some(place), "offset {offset}");
+    }
+    assert_eq!(lines.place(7), None);
+    assert_eq!(LineEnds::default().place(0), None);
 }

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use super::chunk::{ChunkHeader, ChunkKind, file_header};
 use super::encoding::Encoder;
 use super::model::{
-    End, EventDef, Frame, Function, JitBatch, Loss, Mapping, Meta, Object, Process, ProcessEnd,
-    Remark, Script, Symbol, Thread,
+    End, EventDef, Frame, Function, JitBatch, LineEnds, Loss, Mapping, Meta, Object, Process,
+    ProcessEnd, Remark, Script, Symbol, Thread,
 };
 use super::sections::{self, tag};
 use super::tables::{StackId, TableLimits, Tables};
@@ -93,6 +93,7 @@ pub struct CaptureWriter<W> {
     symbols: Pending<Symbol>,
     functions: Pending<Function>,
     scripts: Pending<Script>,
+    line_ends: Pending<LineEnds>,
     losses: Pending<Loss>,
     jit: Encoder,
     json: Encoder,
@@ -129,6 +130,7 @@ impl<W: Write> CaptureWriter<W> {
             symbols: Pending::default(),
             functions: Pending::default(),
             scripts: Pending::default(),
+            line_ends: Pending::default(),
             losses: Pending::default(),
             jit: Encoder::default(),
             json: Encoder::default(),
@@ -179,6 +181,11 @@ impl<W: Write> CaptureWriter<W> {
     /// Adds a JavaScript source and returns its index.
     pub fn script(&mut self, script: Script) -> u32 {
         self.scripts.push(script)
+    }
+
+    /// Says where the lines of a script end.
+    pub fn line_ends(&mut self, lines: LineEnds) {
+        self.line_ends.push(lines);
     }
 
     /// Adds losses.
@@ -262,6 +269,7 @@ impl<W: Write> CaptureWriter<W> {
     #[must_use]
     pub fn wants_flush(&self) -> bool {
         self.jit.len() > FLUSH_BYTES
+            || self.line_ends.rows.iter().map(|lines| lines.ends.len()).sum::<usize>() > FLUSH_BYTES
             || self.columns.iter().map(|c| c.count).sum::<u64>() > (FLUSH_BYTES / 16) as u64
             || self.tables.over(&self.limits)
     }
@@ -288,6 +296,7 @@ impl<W: Write> CaptureWriter<W> {
         self.mappings.put(&mut payload, tag::MAPPINGS);
         self.scripts.put(&mut payload, tag::SCRIPTS);
         self.functions.put(&mut payload, tag::FUNCTIONS);
+        self.line_ends.put(&mut payload, tag::LINE_ENDS);
         payload.raw(self.json.bytes());
         payload.raw(self.jit.bytes());
         sections::rows(&mut payload, tag::STRINGS, strings, &self.tables.new_strings);

@@ -308,6 +308,7 @@ impl<'l> Builder<'l> {
             symbols: named,
             functions: Vec::new(),
             scripts: Vec::new(),
+            line_ends: Vec::new(),
             jit: found,
             losses: self.losses,
             remarks: self.remarks.finish(),

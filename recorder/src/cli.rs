@@ -12,7 +12,7 @@ use formats::catalogue;
 use formats::probe::EventSpec;
 
 use crate::doctor;
-use crate::plan::{DEFAULT_FREQUENCY, RecordPlan, Target};
+use crate::plan::{DEFAULT_FREQUENCY, JsChoice, RecordPlan, Target};
 use crate::session::status::{Console, size};
 use crate::session::{self, RecordError, StopReason, Summary};
 use crate::tracefs::{Tracefs, sweep_stale};
@@ -71,6 +71,13 @@ struct RecordArgs {
     /// The capture; an existing one is kept as FILE.old
     #[arg(short, long, value_name = "FILE", default_value = "capture.nrec")]
     output: PathBuf,
+    /// Where the names of JavaScript frames come from
+    #[arg(long, value_enum, default_value_t = JsChoice::Auto, value_name = "SOURCE")]
+    js: JsChoice,
+    /// User stack to copy with each sample, where names come from the heap: 1k to 63k
+    /// [default: 16k with CPU samples, 8k at probes]
+    #[arg(long, value_name = "BYTES", value_parser = parse_stack_size)]
+    stack_size: Option<u32>,
     /// Do not follow child processes (threads always are)
     #[arg(long)]
     no_inherit: bool,
@@ -137,6 +144,8 @@ fn plan(args: RecordArgs) -> Result<RecordPlan, &'static str> {
         duration: args.duration,
         output: args.output,
         allow_unsafe: args.allow_unsafe,
+        js: args.js,
+        stack_bytes: args.stack_size,
         command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
     })
 }
@@ -234,6 +243,24 @@ fn clean() -> u8 {
     }
 }
 
+/// Least user stack that is copied, bytes: a few frames.
+const LEAST_STACK: u32 = 1 << 10;
+/// Most: a record's size has 16 bits (struct perf_event_header), and the rest of it needs its part.
+const MOST_STACK: u32 = 63 << 10;
+
+/// A size such as `16k` or `8192`, in bytes.
+fn parse_stack_size(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1024),
+        None => (text, 1),
+    };
+    let number: u32 = digits.parse().map_err(|_syntax| format!("'{text}' is not a size"))?;
+    match number.checked_mul(unit) {
+        Some(bytes @ LEAST_STACK..=MOST_STACK) => Ok(bytes.next_multiple_of(8)),
+        _ => Err(format!("{text} is not between {LEAST_STACK} and {MOST_STACK} bytes")),
+    }
+}
+
 /// A time such as `30s`, `1.5m` or `10`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -272,6 +299,15 @@ mod tests {
         assert_eq!(time("1.5m"), Ok(90_000));
         for bad in ["", "s", "-1s", "0", "3d", "1e400s", "nan"] {
             assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn stack_sizes_are_read() {
+        assert_eq!(parse_stack_size("16k"), Ok(16384));
+        assert_eq!(parse_stack_size("8191"), Ok(8192));
+        for bad in ["", "k", "64k", "1023", "-1", "9999999k", "16m"] {
+            assert!(parse_stack_size(bad).is_err(), "{bad}");
         }
     }
 

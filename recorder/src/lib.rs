@@ -1,8 +1,8 @@
 //! `nrec`: records what a process does, with the kernel's own means, into a capture file.
 //!
 //! `cli` reads arguments, `plan` is what they mean, `session` records, `probe` finds places,
-//! `process` knows processes, `tracefs` makes dynamic events, `v8` reads JavaScript stacks (not used by
-//! a recording yet), and `sys` alone talks to the kernel in ways that the compiler cannot check.
+//! `process` knows processes, `tracefs` makes dynamic events, `v8` reads JavaScript stacks from
+//! the heap of a running V8, and `sys` alone talks to the kernel in ways that the compiler cannot check.
 
 // Kernel ids are i32 in one interface and u32 in the next, and counts of things in memory fit 32
 // bits; each cast here is between such forms.

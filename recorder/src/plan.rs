@@ -27,6 +27,48 @@ pub enum Target {
     },
 }
 
+/// Where the names of JavaScript frames come from, as the user says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum JsChoice {
+    /// Heap, unless the target writes a complete perf map or is not V8
+    #[default]
+    Auto,
+    /// The perf map of a target that was started with V8's flags for it
+    Map,
+    /// V8's heap, read while the target runs; no flag needed
+    Heap,
+    /// Nowhere: JavaScript frames stay addresses
+    Off,
+}
+
+/// Where the names of JavaScript frames come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsSource {
+    /// Copied user stacks and V8's heap.
+    Heap,
+    /// Callchains and the perf map.
+    Map,
+    /// Callchains only.
+    Off,
+}
+
+impl JsSource {
+    /// The value of `js` in the capture.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Map => "map",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Bytes of user stack that are copied with a time sample when nothing else is said.
+pub const CPU_STACK_BYTES: u32 = 16 << 10;
+/// Bytes of user stack that are copied at a probe when nothing else is said.
+pub const PROBE_STACK_BYTES: u32 = 8 << 10;
+
 /// A recording, validated and ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordPlan {
@@ -46,6 +88,10 @@ pub struct RecordPlan {
     pub output: PathBuf,
     /// Whether dangerous probes are allowed.
     pub allow_unsafe: bool,
+    /// Where JavaScript names come from.
+    pub js: JsChoice,
+    /// Bytes of user stack to copy with each sample, where stacks are copied.
+    pub stack_bytes: Option<u32>,
     /// Command line of the recorder, for the capture.
     pub command_line: Vec<String>,
 }

@@ -199,7 +199,7 @@ fn rings(held: Effective) -> Finding {
     let Ok(online) = cpus::online_cpus() else {
         return Finding::limited(SUBJECT, "the CPUs are not known", "mount sysfs on /sys");
     };
-    let budget = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64);
+    let budget = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64, true);
     let wanted = format!("{} CPUs × {}", budget.cpus, size(budget.ring_bytes));
     // kernel/events/core.c, perf_mmap: the limit binds users without CAP_IPC_LOCK above level -1.
     let free = held.has(privileges::IPC_LOCK) || paranoid_level().is_some_and(|level| level < 0);
@@ -242,8 +242,8 @@ fn open_files(held: Effective) -> Finding {
         Some(most) if held.has(privileges::SYS_RESOURCE) => most.max(limit.hard),
         _ => limit.hard,
     };
-    let fixed = Budget::new(0, 0, 1).open_files();
-    let a_thread = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64).descriptors();
+    let fixed = Budget::new(0, 0, 1, true).open_files();
+    let a_thread = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64, true).descriptors();
     let threads = hard.saturating_sub(fixed) / a_thread.max(1);
     let text = format!("{hard}, enough for {threads} threads on {} CPUs", online.len());
     // A Node process has 11 threads.

@@ -1,7 +1,7 @@
 //! `nrec doctor`: what this kernel, user and target allow, each problem with its remedy.
 //!
 //! Looks only; changes nothing, records nothing and runs nothing of the target. `machine` looks at
-//! the kernel and this user, `target` at a process; `privileges`, `v8_flags` and `verdict` are pure,
+//! the kernel and this user, `target` at a process; `privileges` and `verdict` are pure,
 //! `program` reads what a mapped file says of itself, `page` prints. Must not know sessions.
 
 mod machine;
@@ -9,7 +9,6 @@ mod page;
 mod privileges;
 mod program;
 mod target;
-mod v8_flags;
 mod verdict;
 
 pub use page::print;

@@ -9,7 +9,6 @@ use formats::procmaps;
 use object::read::ReadCache;
 
 use super::machine::{self, DEFAULT_EVENTS};
-use super::v8_flags::{V8Flags, variable};
 use super::verdict::{self, Evidence, MapState};
 use super::{Finding, program};
 use crate::probe::locate;
@@ -17,6 +16,7 @@ use crate::probe::wanted::Wanted;
 use crate::process::jit_map::JitMap;
 use crate::process::objects::{Identity, MappedFile, Objects, Sighting};
 use crate::process::procfs::{self, Facts};
+use crate::process::v8_flags::{V8Flags, variable};
 use crate::session::budget::Budget;
 use crate::session::error::RecordError;
 use crate::sys::attr::EventSource;
@@ -125,7 +125,7 @@ fn cost(pid: u32) -> Finding {
     const SUBJECT: &str = "cost";
     let threads: usize = procfs::family(pid).iter().map(|&p| procfs::threads(p).len()).sum();
     let online = cpus::online_cpus().map_or(1, |cpus| cpus.len());
-    let budget = Budget::new(DEFAULT_EVENTS, threads.max(1) as u64, online as u64);
+    let budget = Budget::new(DEFAULT_EVENTS, threads.max(1) as u64, online as u64, true);
     // Raising the soft limit of this process is what the recorder does first, too.
     match rlimit::raise_open_files(budget.open_files()) {
         Ok(limit) if limit.soft < budget.open_files() => {

@@ -2,7 +2,7 @@
 //! its perf map. Pure.
 
 use super::Finding;
-use super::v8_flags::V8Flags;
+use crate::process::v8_flags::V8Flags;
 
 const SUBJECT: &str = "JavaScript";
 /// The way in that needs no change of the program's start script. Node allows both flags there

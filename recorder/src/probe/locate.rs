@@ -81,6 +81,9 @@ pub struct Site {
     pub fetch_caller: bool,
     /// The kernel takes the word on top of the stack for the caller, which it is not.
     pub false_caller: bool,
+    /// Nothing has been pushed yet: the word on top of the stack is the return address, and the
+    /// frame pointer is the caller's.
+    pub at_entry: bool,
     /// For people: file and place.
     pub text: String,
 }
@@ -182,6 +185,7 @@ fn place(
             && !site.caller_in_callchain
             && site.return_address_on_stack,
         false_caller: wanted.kind == ProbeKind::Entry && site.false_caller,
+        at_entry: wanted.kind == ProbeKind::Entry && site.return_address_on_stack,
         text: format!("{path}:{}{at} ({offset:#x})", function.name),
     })
 }

@@ -4,3 +4,4 @@ pub mod jit_map;
 pub mod launch;
 pub mod objects;
 pub mod procfs;
+pub(crate) mod v8_flags;

@@ -52,6 +52,8 @@ pub struct MappedFile {
     pub elf: Option<ElfInfo>,
     /// Whether it had been removed or replaced.
     pub deleted: bool,
+    /// What the target's mappings call it; absent for an image that is no file.
+    pub identity: Option<Identity>,
     image: Option<Image>,
     symbols: Option<SymbolIndex>,
     named: HashSet<u64>,
@@ -104,8 +106,15 @@ impl Objects {
         let elf = ElfInfo::parse(image.as_slice()).ok();
         let image = Some(Image::Memory(image));
         let path = name.to_vec();
-        let file =
-            MappedFile { path, elf, deleted: false, image, symbols: None, named: HashSet::new() };
+        let file = MappedFile {
+            path,
+            elf,
+            deleted: false,
+            identity: None,
+            image,
+            symbols: None,
+            named: HashSet::new(),
+        };
         let row = file.row();
         self.files.push(file);
         self.by_identity.insert(identity, index);
@@ -142,6 +151,7 @@ impl Objects {
             path,
             elf: None,
             deleted,
+            identity: Some(identity.clone()),
             image: None,
             symbols: None,
             named: HashSet::new(),

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::rc::Rc;
 
 use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
@@ -14,7 +15,7 @@ use super::ingest::{Decoder, Ingest};
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
 use crate::probe::wanted::Wanted;
-use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
+use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband, regs};
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
 use crate::sys::ring::{Ring, page_bytes};
@@ -46,6 +47,39 @@ pub struct OpenMode {
     pub inherit: Inherit,
     /// Time samples begin at the exec that the target will do.
     pub on_exec: bool,
+    /// How user stacks are taken.
+    pub stacks: UserStacks,
+}
+
+/// How user stacks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserStacks {
+    /// The kernel follows frame pointers.
+    Callchain,
+    /// The kernel copies registers and a piece of the stack.
+    Copy {
+        /// Bytes with a time sample.
+        cpu_bytes: u32,
+        /// Bytes at a probe.
+        probe_bytes: u32,
+    },
+}
+
+impl UserStacks {
+    /// `attr` with the user part of its stacks taken in this way; `bytes` are a copy's.
+    fn taken_by(self, attr: EventAttr, bytes: impl FnOnce(u32, u32) -> u32) -> EventAttr {
+        match self {
+            Self::Callchain => attr,
+            Self::Copy { cpu_bytes, probe_bytes } => EventAttr {
+                // What is left of the callchain is the kernel's part.
+                callchain: attr.callchain && !attr.exclude_callchain_kernel,
+                exclude_callchain_user: true,
+                user_regs: regs::WALK,
+                user_stack_bytes: bytes(cpu_bytes, probe_bytes),
+                ..attr
+            },
+        }
+    }
 }
 
 /// All open events and their rings.
@@ -128,6 +162,7 @@ impl Arms {
             own_context,
             ..self.base(sampling.source)
         };
+        let attr = self.mode.stacks.taken_by(attr, |cpu_bytes, _probe| cpu_bytes);
         let period_ns = 1_000_000_000 / u64::from(sampling.frequency.max(1));
         ingest.define(&EventDef {
             id: CPU_EVENT,
@@ -138,7 +173,8 @@ impl Arms {
             period_ns: Some(period_ns),
         })?;
         let layout = attr.record_parse_info();
-        let decoder = Decoder { event: CPU_EVENT, layout, fields: Vec::new(), caller: None };
+        let (fields, entries) = (Vec::new(), Rc::default());
+        let decoder = Decoder { event: CPU_EVENT, layout, fields, caller: None, entries };
         self.push(attr, None, Some(decoder), None);
         Ok(())
     }
@@ -154,8 +190,9 @@ impl Arms {
         sites: &[Site],
     ) -> Result<(), RecordError> {
         let Some(dynamic) = &self.dynamic else { return Err(RecordError::NoTracefs) };
-        let repair =
-            wanted.stack && sites.iter().any(|site| site.fetch_caller || site.false_caller);
+        let repair = wanted.stack
+            && self.mode.stacks == UserStacks::Callchain
+            && sites.iter().any(|site| site.fetch_caller || site.false_caller);
         let specs = sites
             .iter()
             .map(|site| {
@@ -210,8 +247,13 @@ impl Arms {
             enable_on_exec: false,
             ..self.base(EventSource::Tracepoint { id: event.id() })
         };
+        let attr = match wanted.stack {
+            true => self.mode.stacks.taken_by(attr, |_cpu, probe_bytes| probe_bytes),
+            false => attr,
+        };
+        let entries = sites.iter().filter(|site| site.at_entry).map(|site| site.offset).collect();
         let layout = attr.record_parse_info();
-        let decoder = Decoder { event: wanted.event, layout, fields, caller };
+        let decoder = Decoder { event: wanted.event, layout, fields, caller, entries };
         self.push(attr, wanted.filter, Some(decoder), Some(event));
         Ok(())
     }

@@ -7,8 +7,10 @@
 
 /// Ring memory over all CPUs, bytes.
 const RING_TOTAL: u64 = 128 << 20;
-/// Most ring memory of one CPU, bytes.
+/// Most ring memory of one CPU, bytes: with callchains about a second of 10 000 samples.
 const RING_MOST: u64 = 8 << 20;
+/// Most where stacks are copied: a second of 1000 samples with 16 KiB.
+const RING_MOST_COPIED: u64 = 16 << 20;
 /// Least ring memory of one CPU, bytes: some thousand samples with callchains.
 const RING_LEAST: u64 = 512 << 10;
 /// Descriptors for everything that is not an event: mapped files, the capture, tracefs.
@@ -30,8 +32,9 @@ pub struct Budget {
 impl Budget {
     /// Computes it.
     #[must_use]
-    pub fn new(events: u64, threads: u64, cpus: u64) -> Self {
-        let share = (RING_TOTAL / cpus.max(1)).clamp(RING_LEAST, RING_MOST);
+    pub fn new(events: u64, threads: u64, cpus: u64, copied_stacks: bool) -> Self {
+        let most = if copied_stacks { RING_MOST_COPIED } else { RING_MOST };
+        let share = (RING_TOTAL / cpus.max(1)).clamp(RING_LEAST, most);
         // The largest power of two that is not above the share.
         let ring_bytes = 1 << share.ilog2();
         Self { events, threads, cpus, ring_bytes }
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_big_host_stays_within_bounds() {
-        let big = Budget::new(3, 40, 64);
+        let big = Budget::new(3, 40, 64, true);
         assert_eq!(big.descriptors(), 7680);
         assert_eq!(big.ring_bytes, 2 << 20);
         assert_eq!(big.ring_total(), 128 << 20);
@@ -92,9 +95,9 @@ mod tests {
     #[test]
     fn rings_are_powers_of_two_within_their_bounds() {
         for cpus in 1..=2048 {
-            let budget = Budget::new(1, 1, cpus);
+            let budget = Budget::new(1, 1, cpus, cpus % 2 == 0);
             assert!(budget.ring_bytes.is_power_of_two());
-            assert!((RING_LEAST..=RING_MOST).contains(&budget.ring_bytes));
+            assert!((RING_LEAST..=RING_MOST_COPIED).contains(&budget.ring_bytes));
             let most = RING_TOTAL.max(RING_LEAST * cpus);
             assert!(budget.ring_total() <= most, "{cpus} CPUs");
         }

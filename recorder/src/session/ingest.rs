@@ -4,20 +4,25 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::rc::Rc;
 
 use formats::capture::{
-    CaptureWriter, End, EventDef, FieldValue, Loss, Remark, StackId, WriteStats,
+    CaptureWriter, End, EventDef, FieldValue, Frame, Loss, Remark, StackId, WriteStats,
 };
 use formats::limits::Limits;
 use formats::tracepoint::{Field, FieldKind, Value};
 use linux_perf_event_reader::{
-    EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType,
+    EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType, Regs,
 };
 
+use super::heap::{Copied, Heaps};
 use super::naming::Naming;
 use super::stacks::Stacks;
-use super::world::{MappingSeen, World};
+use super::world::{MappingSeen, Running, World};
+use crate::plan::JsSource;
+use crate::sys::attr::regs;
 use crate::sys::record::RawRecord;
+use crate::v8::frame::{Registers, StackDump};
 
 /// How samples of one event are read.
 #[derive(Debug, Clone)]
@@ -30,6 +35,9 @@ pub struct Decoder {
     pub fields: Vec<Field>,
     /// The field that holds the caller's return address, when the probe could not slide.
     pub caller: Option<Field>,
+    /// File offsets at which the frame pointer is still the caller's, ascending; where user stacks
+    /// are copied.
+    pub entries: Rc<[u64]>,
 }
 
 /// A file that a followed process has mapped for the first time.
@@ -63,6 +71,9 @@ pub struct Ingest<W> {
     pub counts: Counts,
     /// Files that have appeared since they were last taken.
     pub new_mappings: Vec<NewMapping>,
+    /// Readers of V8's heap.
+    pub heaps: Heaps,
+    js: JsSource,
     stacks: Stacks,
     naming: Naming,
     limits: Limits,
@@ -82,12 +93,15 @@ impl<W: Write> Ingest<W> {
         sideband: RecordParseInfo,
         max_depth: usize,
         limits: Limits,
+        js: JsSource,
     ) -> Self {
         Self {
             world,
             writer,
             counts: Counts::default(),
             new_mappings: Vec::new(),
+            heaps: Heaps::default(),
+            js,
             stacks: Stacks::new(max_depth),
             naming: Naming::default(),
             limits,
@@ -115,6 +129,25 @@ impl<W: Write> Ingest<W> {
     /// Takes in a process that runs already.
     pub fn adopt(&mut self, pid: u32, now: u64) {
         self.world.adopt(&mut self.writer, pid, now);
+        if self.js == JsSource::Heap
+            && let Some(running) = self.world.process(pid)
+        {
+            // Now, as finding V8 in a file takes a tenth of a second, and samples must not wait.
+            self.heaps.attach(pid, running, &self.world);
+        }
+    }
+
+    /// A drain begins.
+    pub fn begin_drain(&mut self) {
+        self.heaps.begin_drain();
+    }
+
+    /// A drain ends.
+    pub fn end_drain(&mut self) {
+        self.heaps.end_drain(&mut self.writer, &self.world);
+        for remark in self.heaps.take_remarks() {
+            self.remark(remark);
+        }
     }
 
     /// Adds a remark; equal ones are counted.
@@ -125,7 +158,8 @@ impl<W: Write> Ingest<W> {
 
     /// The remarks that concern the user at once: what is recorded will have no names.
     pub fn warnings(&self) -> Vec<String> {
-        let refused = self.remarks.values().filter(|remark| remark.code == "jit-map-refused");
+        let grave = ["jit-map-refused", "js-not-readable"];
+        let refused = self.remarks.values().filter(|remark| grave.contains(&remark.code.as_str()));
         let mut texts: Vec<_> = refused.map(|remark| remark.text.clone()).collect();
         texts.sort();
         texts
@@ -172,7 +206,8 @@ impl<W: Write> Ingest<W> {
                 self.world.forked(&mut self.writer, fork.pid as u32, fork.ppid as u32, time_ns);
             }
             EventRecord::Exit(exit) if exit.pid == exit.tid => {
-                self.world.exited(&mut self.writer, exit.pid as u32, time_ns);
+                let needed = map_needed(self.js, &self.heaps);
+                self.world.exited(&mut self.writer, exit.pid as u32, needed, time_ns);
             }
             EventRecord::Lost(lost) => self.counts.lost += lost.count,
             _ => {}
@@ -199,14 +234,24 @@ impl<W: Write> Ingest<W> {
             _ => None,
         });
         self.chain.clear();
-        let stack = match sample.callchain {
-            None => StackId::default(),
-            Some(chain) => {
-                self.chain.extend((0..chain.len()).map_while(|at| chain.get(at)));
-                let running = self.world.process(pid)?;
-                let (writer, naming) = (&mut self.writer, &mut self.naming);
-                self.stacks.intern(writer, &self.world, naming, running, &self.chain, caller)
-            }
+        if let Some(chain) = sample.callchain {
+            self.chain.extend((0..chain.len()).map_while(|at| chain.get(at)));
+        }
+        let running = self.world.process(pid)?;
+        let (writer, naming) = (&mut self.writer, &mut self.naming);
+        let stack = if decoder.layout.sample_regs_user != 0 {
+            let copy = sample.user_stack.map(|(bytes, _length)| bytes.as_slice());
+            let registers = sample.user_regs.as_ref().map(registers);
+            let dump = registers.zip(copy.as_deref()).map(|(registers, stack)| {
+                let at_entry = at_entry(&self.world, running, &decoder.entries, registers.ip);
+                StackDump { registers, stack, at_entry }
+            });
+            let copied = Copied { kernel: &self.chain, dump };
+            self.heaps.stack(writer, &self.world, naming, (pid, running), &copied)
+        } else if sample.callchain.is_some() {
+            self.stacks.intern(writer, &self.world, naming, running, &self.chain, caller)
+        } else {
+            StackId::default()
         };
         let values: Vec<FieldValue<'_>> =
             decoder.fields.iter().map(|field| value(field, &self.raw)).collect();
@@ -223,8 +268,9 @@ impl<W: Write> Ingest<W> {
     /// Looks at the JIT maps. `true`: write what waits and look again.
     pub fn look_at_jit_maps(&mut self, now: u64) -> bool {
         let mut refused = Vec::new();
-        let more =
-            self.world.look_at_jit_maps(&mut self.writer, now, |remark| refused.push(remark));
+        let needed = map_needed(self.js, &self.heaps);
+        let take = |remark| refused.push(remark);
+        let more = self.world.look_at_jit_maps(&mut self.writer, now, needed, take);
         for remark in refused {
             self.remark(remark);
         }
@@ -276,6 +322,7 @@ impl<W: Write> Ingest<W> {
         for (code, count, what) in counted.into_iter().filter(|&(_, count, _)| count > 0) {
             self.remark(Remark { code: code.into(), text: what.into(), count });
         }
+        self.heaps.finish(&mut self.writer);
         self.flush()?;
         let mut remarks: Vec<_> = self.remarks.into_values().collect();
         remarks.sort_by(|a, b| (&a.code, &a.text).cmp(&(&b.code, &b.text)));
@@ -284,6 +331,29 @@ impl<W: Write> Ingest<W> {
         }
         self.writer.finish(end)
     }
+}
+
+/// Whether a process's JIT map is needed, by the process's index.
+fn map_needed(js: JsSource, heaps: &Heaps) -> impl Fn(u32) -> bool {
+    move |process| js != JsSource::Off && !heaps.reads(process)
+}
+
+/// The user registers that a walk over the stack begins with.
+fn registers(regs: &Regs<'_>) -> Registers {
+    let register = |number: u64| regs.get(number).unwrap_or(0);
+    Registers {
+        ip: register(regs::IP),
+        sp: register(regs::SP),
+        bp: register(regs::BP),
+        r9: register(regs::R9),
+        r12: register(regs::R12),
+    }
+}
+
+/// Whether an address is a probed one at which the frame pointer is still the caller's.
+fn at_entry(world: &World, running: &Running, entries: &[u64], address: u64) -> bool {
+    let Frame::Native { offset, .. } = world.frame(running, address, false) else { return false };
+    entries.contains(&offset)
 }
 
 /// One argument of a raw record.

@@ -295,9 +295,11 @@ impl<'p> Session<'p> {
 
     fn drain(&mut self, drain: &mut Drain, until_ns: u64) -> Result<(), StopReason> {
         let ingest = &mut self.ingest;
+        ingest.begin_drain();
         let drained = drain.round(&mut self.arms.rings, until_ns, |record, time_ns, id| {
             ingest.record(record, time_ns, id);
         });
+        ingest.end_drain();
         drained.map(|_records| ()).map_err(|error| {
             self.problems.push(format!("cannot read the rings any further: {error}"));
             StopReason::ReadFailed

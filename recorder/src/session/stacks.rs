@@ -18,7 +18,7 @@ use super::world::{Running, World};
 const MAX_CACHED: usize = 1 << 17;
 /// `PERF_CONTEXT_MAX` (include/uapi/linux/perf_event.h): words from here on are no addresses but say
 /// whose addresses follow.
-const CONTEXT_MAX: u64 = -4095i64 as u64;
+pub const CONTEXT_MAX: u64 = -4095i64 as u64;
 
 /// In place of a caller's address: the callchain is right as it is.
 pub const KEEP_CALLER: u64 = 0;

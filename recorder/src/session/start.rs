@@ -7,15 +7,16 @@ use std::fs::File;
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
 use formats::limits::Limits;
 
-use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
+use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling, UserStacks};
 use super::budget::Budget;
 use super::error::RecordError;
 use super::ingest::Ingest;
+use super::javascript;
 use super::output::Output;
 use super::run::{Life, Session, Summary};
 use super::status::Console;
 use super::world::World;
-use crate::plan::{RecordPlan, Target};
+use crate::plan::{CPU_STACK_BYTES, JsSource, PROBE_STACK_BYTES, RecordPlan, Target};
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
 use crate::process::objects::Objects;
@@ -130,7 +131,11 @@ fn start<'p>(
     }
     let threads: usize = pids.iter().map(|&pid| procfs::threads(pid).len()).sum();
     let events = 1 + wanted.len() as u64;
-    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64);
+    let targets: Vec<_> = pids.iter().filter_map(|&pid| procfs::facts(pid).ok()).collect();
+    let js = javascript::choose(plan.js, &targets);
+    let stacks = user_stacks(plan, js);
+    let copied = stacks != UserStacks::Callchain;
+    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64, copied);
     let allowed = rlimit::raise_open_files(budget.open_files())?.soft;
     if allowed < budget.open_files() {
         return Err(RecordError::TooManyDescriptors { budget: budget.to_string(), allowed });
@@ -142,10 +147,10 @@ fn start<'p>(
         Some((program, arguments)) => Some(PendingChild::spawn(program, arguments)?),
         None => None,
     };
-    let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online)?;
+    let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online, js)?;
     let now = ingest_start(&mut ingest, &pids)?;
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
-    let mode = OpenMode { inherit, on_exec: launching };
+    let mode = OpenMode { inherit, on_exec: launching, stacks };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
     arms.carrier(&mut ingest, sampling)?;
 
@@ -276,6 +281,7 @@ fn open_capture(
     budget: &Budget,
     child: Option<&PendingChild>,
     online: &[u32],
+    js: JsSource,
 ) -> Result<Ingest<File>, RecordError> {
     let clocks = clock::clock_pair()?;
     let uname = nix::sys::utsname::uname()?;
@@ -297,6 +303,12 @@ fn open_capture(
         cpus: online.len() as u32,
         frequency: plan.frequency.unwrap_or(0),
         ring_bytes: budget.ring_total(),
+        js: js.key().into(),
+        stack_bytes: match user_stacks(plan, js) {
+            UserStacks::Callchain => 0,
+            UserStacks::Copy { cpu_bytes, .. } if plan.frequency.is_some() => cpu_bytes,
+            UserStacks::Copy { probe_bytes, .. } => probe_bytes,
+        },
     };
     let writer = CaptureWriter::create(file, &meta, TableLimits::default())?;
     let limits = Limits::default();
@@ -304,11 +316,21 @@ fn open_capture(
     let no_vdso = image.as_ref().err().map(ToString::to_string);
     let world = World::new(limits, image.ok());
     let layout = EventAttr::new(EventSource::Dummy).record_parse_info();
-    let mut ingest = Ingest::new(world, writer, layout, max_stack(), limits);
+    let mut ingest = Ingest::new(world, writer, layout, max_stack(), limits, js);
     if let Some(text) = no_vdso {
         ingest.remark(Remark { code: "no-vdso".into(), text, count: 1 });
     }
     Ok(ingest)
+}
+
+fn user_stacks(plan: &RecordPlan, js: JsSource) -> UserStacks {
+    match js {
+        JsSource::Map | JsSource::Off => UserStacks::Callchain,
+        JsSource::Heap => UserStacks::Copy {
+            cpu_bytes: plan.stack_bytes.unwrap_or(CPU_STACK_BYTES),
+            probe_bytes: plan.stack_bytes.unwrap_or(PROBE_STACK_BYTES),
+        },
+    }
 }
 
 /// The kernel's limit on callchains; its default where it cannot be read.

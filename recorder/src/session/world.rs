@@ -187,11 +187,17 @@ impl World {
         self.begin(to, pid, None, comm, time_ns);
     }
 
-    /// A process ended.
-    pub fn exited<W: Write>(&mut self, to: &mut CaptureWriter<W>, pid: u32, time_ns: u64) {
+    /// A process ended. Its JIT map is read to the end if it is `needed`.
+    pub fn exited<W: Write>(
+        &mut self,
+        to: &mut CaptureWriter<W>,
+        pid: u32,
+        needed: impl Fn(u32) -> bool,
+        time_ns: u64,
+    ) {
         let Some(old) = self.running.get_mut(&pid).filter(|running| !running.ended) else { return };
         // Its last words: the map outlives the process.
-        let mut last_look = Ok(old.has_jit_code);
+        let mut last_look = Ok(old.has_jit_code && needed(old.index));
         while let Ok(true) = last_look {
             last_look = old.jit.look(time_ns, |batch| to.jit(&batch));
             if to.wants_flush() {
@@ -289,21 +295,38 @@ impl World {
         }
     }
 
+    /// Whether a process image runs.
+    #[must_use]
+    pub fn runs(&self, pid: u32, process: u32) -> bool {
+        self.running.get(&pid).is_some_and(|running| running.index == process && !running.ended)
+    }
+
+    /// Whether a frame is in a file with a full symbol table.
+    #[must_use]
+    pub fn has_symbols(&self, frame: Frame) -> bool {
+        let Frame::Native { object, .. } = frame else { return false };
+        let elf = self.objects.get(object).and_then(|file| file.elf.as_ref());
+        elf.is_some_and(|elf| elf.has_symtab)
+    }
+
     fn alive(&self) -> impl Iterator<Item = &Running> {
         self.running.values().filter(|running| !running.ended)
     }
 
-    /// Looks at the JIT maps of all processes that have made code. `true`: there is more to read
-    /// than one look takes.
+    /// Looks at the JIT maps of all processes that have made code and `needed` theirs. `true`: there
+    /// is more to read than one look takes.
     pub fn look_at_jit_maps<W: Write>(
         &mut self,
         to: &mut CaptureWriter<W>,
         now: u64,
+        needed: impl Fn(u32) -> bool,
         mut refused: impl FnMut(Remark),
     ) -> bool {
         let mut more = false;
         let mut refusals = std::mem::take(&mut self.ended.refusals);
-        let with_code = |running: &&mut Running| running.has_jit_code && !running.ended;
+        let with_code = |running: &&mut Running| {
+            running.has_jit_code && !running.ended && needed(running.index)
+        };
         for running in self.running.values_mut().filter(with_code) {
             match running.jit.look(now, |batch| to.jit(&batch)) {
                 Ok(unread) => more |= unread,

@@ -12,6 +12,22 @@ use perf_event_open_sys::bindings as abi;
 /// Size in bytes of the `perf_event_attr` that this program speaks.
 pub const ATTR_BYTES: usize = size_of::<abi::perf_event_attr>();
 
+/// Numbers of user registers: `enum perf_event_x86_regs`, arch/x86/include/uapi/asm/perf_regs.h.
+pub mod regs {
+    /// Frame pointer.
+    pub const BP: u64 = 6;
+    /// Stack pointer.
+    pub const SP: u64 = 7;
+    /// Instruction pointer.
+    pub const IP: u64 = 8;
+    /// V8's interpreter keeps the bytecode offset here.
+    pub const R9: u64 = 17;
+    /// V8's interpreter keeps the bytecode array here.
+    pub const R12: u64 = 20;
+    /// What a walk over a copied stack needs, as bits.
+    pub const WALK: u64 = 1 << BP | 1 << SP | 1 << IP | 1 << R9 | 1 << R12;
+}
+
 /// What an event counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventSource {
@@ -102,6 +118,8 @@ pub struct EventAttr {
     pub exclude_kernel: bool,
     /// Leave kernel addresses out of callchains (allowed where kernel addresses are not).
     pub exclude_callchain_kernel: bool,
+    /// Leave user addresses out of callchains, where the user stack is copied instead.
+    pub exclude_callchain_user: bool,
     /// Record the tracepoint's raw bytes with each sample.
     pub raw: bool,
     /// Callchain entries at most, kernel and user together; 0 = `kernel.perf_event_max_stack`.
@@ -138,6 +156,7 @@ impl EventAttr {
             callchain: false,
             exclude_kernel: false,
             exclude_callchain_kernel: false,
+            exclude_callchain_user: false,
             raw: false,
             max_stack: 0,
             sideband: Sideband { mappings: false, build_ids: false, names: false, tasks: false },
@@ -215,6 +234,7 @@ impl EventAttr {
         attr.set_exclude_kernel(self.exclude_kernel.into());
         attr.set_exclude_hv(self.exclude_kernel.into());
         attr.set_exclude_callchain_kernel(self.exclude_callchain_kernel.into());
+        attr.set_exclude_callchain_user(self.exclude_callchain_user.into());
         attr.set_mmap(self.sideband.mappings.into());
         attr.set_mmap2(self.sideband.mappings.into());
         attr.set_build_id((self.sideband.mappings && self.sideband.build_ids).into());

@@ -123,8 +123,9 @@ pub mod script {
     pub const ID: u64 = 64;
     /// Weak array of the script's functions.
     pub const FUNCTIONS: u64 = 88;
-    /// `//# sourceURL` is in one of these.
-    pub const SOURCE_URL: [u64; 2] = [104, 112];
+    /// Flags, Smi, in versions whose scripts list lazily compiled functions; in others
+    /// `//# sourceURL` is here. What `//# sourceMappingURL` says is in the next word after that.
+    pub const FLAGS_OR_SOURCE_URL: u64 = 104;
 }
 
 /// Offset of `Map::instance_type`, u16.

@@ -49,6 +49,9 @@ pub struct Script {
     pub name: Vec<u8>,
     /// What `//# sourceURL` says; empty without it.
     pub source_url: Vec<u8>,
+    /// What `//# sourceMappingURL` says; empty without it, or where it is longer than a name may be
+    /// (a map within the source).
+    pub source_map_url: Vec<u8>,
     /// Lines and columns that lie before the source in its file.
     pub line_offset: u32,
     /// See `line_offset`; counts for the first line only.
@@ -225,10 +228,15 @@ impl Names {
             Some(&script) => script,
             None if self.scripts.len() >= MAX_FUNCTIONS => return None,
             None => {
-                let source_url = field::SOURCE_URL
-                    .iter()
-                    .find_map(|&at| heap.field(address, at).and_then(|word| text(heap, word)))
-                    .unwrap_or_default();
+                let flags_or_url = heap.field(address, field::FLAGS_OR_SOURCE_URL);
+                let is_flags = flags_or_url.is_some_and(|word| smi(word).is_some());
+                let at = field::FLAGS_OR_SOURCE_URL + if is_flags { 8 } else { 0 };
+                let url = |heap: &mut Heap<M>, at| {
+                    let word = heap.field(address, at)?;
+                    text(heap, word)
+                };
+                let source_url = url(heap, at).unwrap_or_default();
+                let source_map_url = url(heap, at + 8).unwrap_or_default();
                 let number = |heap: &mut Heap<M>, at| {
                     heap.smi_field(address, at).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
                 };
@@ -236,6 +244,7 @@ impl Names {
                 self.scripts.push(Script {
                     name: key.1.clone(),
                     source_url,
+                    source_map_url,
                     line_offset: number(heap, field::LINE_OFFSET),
                     column_offset: number(heap, field::COLUMN_OFFSET),
                     line_ends: None,

@@ -24,7 +24,7 @@ const WITH_VALUE: [&str; 16] = [
 
 /// The flags that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct V8Flags {
+pub(crate) struct V8Flags {
     /// `--perf-basic-prof`: writes a perf map.
     pub perf_map: bool,
     /// `--perf-basic-prof-only-functions`: a perf map without stubs; implies the above.
@@ -39,7 +39,7 @@ pub(super) struct V8Flags {
 
 impl V8Flags {
     /// Reads NODE_OPTIONS, then the arguments before the script: the last word wins, as in Node.
-    pub(super) fn parse(cmdline: &[u8], node_options: &[u8]) -> Self {
+    pub(crate) fn parse(cmdline: &[u8], node_options: &[u8]) -> Self {
         let mut flags = Self::default();
         for option in split_node_options(&String::from_utf8_lossy(node_options)) {
             flags.take(&option);
@@ -107,7 +107,7 @@ fn split_node_options(text: &str) -> Vec<String> {
 }
 
 /// One variable of an environment, as `/proc/PID/environ` gives it.
-pub(super) fn variable<'e>(environ: &'e [u8], name: &str) -> Option<&'e [u8]> {
+pub(crate) fn variable<'e>(environ: &'e [u8], name: &str) -> Option<&'e [u8]> {
     environ.split(|&byte| byte == 0).find_map(|entry| {
         entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     })

@@ -1,0 +1,303 @@
+//! Stacks from copied user stacks: one V8 reader a process, made when V8 is first seen in it, and
+//! what the readers learn on its way into the capture.
+//!
+//! The copy of the stack is looked at here and forgotten: it holds the target's data and never
+//! reaches the file.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::Write;
+
+use formats::capture::{
+    CaptureWriter, Frame, Function, LineEnds, Marker, NoName, Remark, Script, StackId, Tier,
+};
+use formats::space::KERNEL_START;
+
+use super::naming::Naming;
+use super::world::{Running, World};
+use crate::process::procfs;
+use crate::v8::frame::{Ending, Frame as Found, StackDump, Why};
+use crate::v8::image::Image;
+use crate::v8::regions::V8File;
+use crate::v8::{self, AttachError, V8};
+
+/// Rounds at the end of a recording in which lines of scripts that wait are counted.
+const LAST_ROUNDS: usize = 3;
+
+/// A process whose JavaScript can be read.
+#[derive(Debug)]
+struct Reader {
+    v8: V8,
+    pid: u32,
+    /// Capture's index of each of the reader's functions.
+    functions: Vec<u32>,
+    /// Capture's index of each of the reader's scripts.
+    scripts: Vec<u32>,
+    /// The drain for which memory was last read afresh.
+    drain: u64,
+}
+
+/// The readers of all processes.
+#[derive(Debug, Default)]
+pub struct Heaps {
+    readers: HashMap<u32, Reader>,
+    /// Processes without a reader, by the generation of their mappings when that was found.
+    without: HashMap<u32, u64>,
+    /// What V8 is like in a file, by object.
+    images: HashMap<u32, Option<Image>>,
+    drain: u64,
+    frames: Vec<Frame>,
+    remarks: Vec<Remark>,
+}
+
+/// A sample's stack before it is understood.
+#[derive(Debug, Clone, Copy)]
+pub struct Copied<'a> {
+    /// Kernel part of the callchain.
+    pub kernel: &'a [u64],
+    /// Registers and copy of the user stack; absent for a thread of the kernel.
+    pub dump: Option<StackDump<'a>>,
+}
+
+impl Heaps {
+    /// Begins a drain: what is read from now on is the target's present state.
+    pub fn begin_drain(&mut self) {
+        self.drain += 1;
+    }
+
+    /// Whether the process's JavaScript is read from its heap.
+    #[must_use]
+    pub fn reads(&self, process: u32) -> bool {
+        self.readers.contains_key(&process)
+    }
+
+    /// What has to be said of processes that cannot be read.
+    pub fn take_remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// The interned stack of a sample.
+    pub fn stack<W: Write>(
+        &mut self,
+        to: &mut CaptureWriter<W>,
+        world: &World,
+        naming: &mut Naming,
+        (pid, running): (u32, &Running),
+        copied: &Copied<'_>,
+    ) -> StackId {
+        self.frames.clear();
+        let addresses = copied.kernel.iter().filter(|&&word| is_kernel_code(word));
+        let kernel = addresses.enumerate().map(|(at, &word)| world.frame(running, word, at > 0));
+        self.frames.extend(kernel);
+        if let Some(dump) = &copied.dump {
+            self.attach(pid, running, world);
+            match self.readers.get_mut(&running.index) {
+                Some(reader) => {
+                    if std::mem::replace(&mut reader.drain, self.drain) != self.drain {
+                        reader.v8.begin_drain();
+                    }
+                    reader.resolve(to, world, running, dump, &mut self.frames);
+                }
+                None => follow_frame_pointers(world, running, dump, &mut self.frames),
+            }
+        }
+        let mut stack = StackId::default();
+        for &frame in self.frames.iter().rev() {
+            stack = to.stack(stack, frame);
+            naming.occurs(frame);
+        }
+        stack
+    }
+
+    /// Makes the reader of a process, unless there is one or its mappings are as they were when
+    /// there could be none.
+    pub fn attach(&mut self, pid: u32, running: &Running, world: &World) {
+        let process = running.index;
+        let generation = running.space.generation();
+        if self.readers.contains_key(&process) || self.without.get(&process) == Some(&generation) {
+            return;
+        }
+        match self.try_attach(pid, running, world) {
+            Ok(Some(v8)) => {
+                let (functions, scripts) = (Vec::new(), Vec::new());
+                let reader = Reader { v8, pid, functions, scripts, drain: 0 };
+                self.readers.insert(process, reader);
+                self.without.remove(&process);
+            }
+            Ok(None) => {
+                self.without.insert(process, generation);
+            }
+            Err(error) => {
+                // Not again before its mappings change; the sentence is counted once a process.
+                let told = self.without.insert(process, generation).is_some();
+                // A process that has ended meanwhile is no problem to be told.
+                if !told && procfs::alive(pid) {
+                    let text = format!(
+                        "process {pid}: JavaScript frames have no names: {}",
+                        v8::reason(&error)
+                    );
+                    self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
+                }
+            }
+        }
+    }
+
+    fn try_attach(
+        &mut self,
+        pid: u32,
+        running: &Running,
+        world: &World,
+    ) -> Result<Option<V8>, AttachError> {
+        for (_start, _end, _offset, object) in running.space.files() {
+            let Some(file) = world.objects.get(object) else { continue };
+            if let Entry::Vacant(unknown) = self.images.entry(object) {
+                let found = file.file().map_or(Ok(None), Image::find);
+                // A file that cannot be understood is not looked at again.
+                let (image, problem) = match found {
+                    Ok(image) => (image, None),
+                    Err(problem) => (None, Some(problem)),
+                };
+                unknown.insert(image);
+                problem.map_or(Ok(()), Err)?;
+            }
+            let Some(Some(image)) = self.images.get(&object) else { continue };
+            let Some(identity) = &file.identity else { continue };
+            let builtins = image.builtins.clone();
+            let file = V8File { device: identity.device, inode: identity.inode, builtins };
+            let maps = procfs::read(&format!("/proc/{pid}/maps"))
+                .map_err(|cause| AttachError::Maps { pid, cause })?;
+            return V8::with_image(pid, image.clone(), file, &maps).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Ends a drain: the lines of new scripts are counted, and readers of processes that have ended
+    /// are given up.
+    pub fn end_drain<W: Write>(&mut self, to: &mut CaptureWriter<W>, world: &World) {
+        for reader in self.readers.values_mut().filter(|reader| reader.drain == self.drain) {
+            reader.tell_line_ends(to);
+        }
+        self.readers.retain(|&process, reader| world.runs(reader.pid, process));
+    }
+
+    /// Counts the lines that still wait.
+    pub fn finish<W: Write>(&mut self, to: &mut CaptureWriter<W>) {
+        for reader in self.readers.values_mut() {
+            for _round in 0..LAST_ROUNDS {
+                reader.v8.begin_drain();
+                reader.tell_line_ends(to);
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn resolve<W: Write>(
+        &mut self,
+        to: &mut CaptureWriter<W>,
+        world: &World,
+        running: &Running,
+        dump: &StackDump<'_>,
+        frames: &mut Vec<Frame>,
+    ) {
+        let resolved = self.v8.resolve(dump);
+        let (found, ending) = (resolved.frames.to_vec(), resolved.ending);
+        self.tell_new(to, running.index);
+        let ended = self.v8.is_gone();
+        frames.extend(found.iter().map(|&frame| match frame {
+            Found::Code { address, call } => world.frame(running, address, call),
+            Found::Builtin { function, address, call } => {
+                let place = world.frame(running, address, call);
+                if world.has_symbols(place) {
+                    return place;
+                }
+                self.js(function, None, Tier::BUILTIN, false)
+            }
+            Found::Js { function, position, tier, inlined, .. } => {
+                self.js(function, position, tier, inlined)
+            }
+            Found::Unknown { .. } if ended => Frame::Nameless(NoName::ENDED),
+            Found::Unknown { why: Why::Contradiction, .. } => {
+                Frame::Nameless(NoName::CONTRADICTION)
+            }
+            Found::Unknown { .. } => Frame::Nameless(NoName::MOVED),
+            Found::Gap => Frame::Marker(Marker::GAP),
+        }));
+        frames.extend(match ending {
+            Ending::Complete => None,
+            Ending::Truncated => Some(Frame::Marker(Marker::CUT)),
+            Ending::Broken => Some(Frame::Marker(Marker::BROKEN)),
+        });
+    }
+
+    fn js(&self, function: u32, position: Option<u32>, tier: Tier, inlined: bool) -> Frame {
+        let Some(&function) = self.functions.get(function as usize) else {
+            return Frame::Nameless(NoName::MOVED);
+        };
+        Frame::Js { function, position: plus_one(position), tier, inlined }
+    }
+
+    /// Puts functions and scripts that are new into the capture.
+    fn tell_new<W: Write>(&mut self, to: &mut CaptureWriter<W>, process: u32) {
+        for script in self.v8.new_scripts().1 {
+            self.scripts.push(to.script(Script {
+                process,
+                name: script.name.clone(),
+                source_url: script.source_url.clone(),
+                source_map_url: script.source_map_url.clone(),
+                line_offset: script.line_offset,
+                column_offset: script.column_offset,
+            }));
+        }
+        for function in self.v8.new_functions().1 {
+            let script = function.script.and_then(|script| self.scripts.get(script as usize));
+            self.functions.push(to.function(Function {
+                script: plus_one(script.copied()),
+                name: function.name.clone(),
+                start: plus_one(function.start),
+            }));
+        }
+    }
+
+    fn tell_line_ends<W: Write>(&mut self, to: &mut CaptureWriter<W>) {
+        for script in self.v8.end_drain() {
+            let ends = self.v8.script(script).and_then(|script| script.line_ends.clone());
+            if let (Some(&script), Some(ends)) = (self.scripts.get(script as usize), ends) {
+                to.line_ends(LineEnds { script, ends });
+            }
+        }
+    }
+}
+
+/// The capture's form of something that may be absent: counted from 1, with 0 for nothing.
+fn plus_one(number: Option<u32>) -> u32 {
+    number.map_or(0, |number| number.saturating_add(1))
+}
+
+/// Callchains hold words that say whose addresses follow; they are no addresses.
+fn is_kernel_code(word: u64) -> bool {
+    (KERNEL_START..super::stacks::CONTEXT_MAX).contains(&word)
+}
+
+/// The stack of a process without V8.
+fn follow_frame_pointers(
+    world: &World,
+    running: &Running,
+    dump: &StackDump<'_>,
+    frames: &mut Vec<Frame>,
+) {
+    frames.push(world.frame(running, dump.registers.ip, false));
+    let (mut bp, mut below) = (dump.registers.bp, dump.registers.sp);
+    let word = |at: u64| {
+        let at = usize::try_from(at.checked_sub(dump.registers.sp)?).ok()?;
+        Some(u64::from_le_bytes(dump.stack.get(at..at.checked_add(8)?)?.try_into().ok()?))
+    };
+    while let (Some(saved), Some(caller)) = (word(bp), bp.checked_add(8).and_then(word)) {
+        // Frames only go upwards: no chain is endless.
+        if bp < below || saved <= bp {
+            break;
+        }
+        frames.push(world.frame(running, caller, true));
+        (below, bp) = (bp, saved);
+    }
+}

@@ -3,19 +3,22 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::ops::Range;
 use std::rc::Rc;
 
 use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
 use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
+use super::attrs::{self, UserStacks};
 use super::budget::Budget;
 use super::error::RecordError;
-use super::ingest::{Decoder, Ingest};
+use super::ingest::{Decoder, Ingest, Role};
+use super::pace::Pace;
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
 use crate::probe::wanted::Wanted;
-use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband, regs};
+use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
 use crate::sys::ring::{Ring, page_bytes};
@@ -36,8 +39,34 @@ struct Armed {
     decoder: Option<Decoder>,
     fds: Vec<PerfFd>,
     lost: u64,
+    /// Whether it counts now.
+    enabled: bool,
     /// Closed after the descriptors: the kernel does not remove an event that is in use.
     dynamic: Option<DynamicEvent>,
+}
+
+impl Armed {
+    /// Whether it counts while its probe is hot, or is not.
+    fn counts_when(&self, hot: bool) -> bool {
+        self.decoder.as_ref().is_none_or(|decoder| (decoder.role == Role::Each) != hot)
+    }
+
+    /// Switches all descriptors, and with each what its task's children inherited.
+    fn switch(&mut self, on: bool) -> Result<(), PerfError> {
+        self.enabled = on;
+        for fd in &self.fds {
+            fd.switch(on)?;
+        }
+        Ok(())
+    }
+}
+
+/// A probe whose stacks are taken as its rate allows, with its range among the armed events.
+#[derive(Debug)]
+struct Paced {
+    event: u32,
+    armed: Range<usize>,
+    pace: Pace,
 }
 
 /// How the targets' events are opened.
@@ -49,37 +78,6 @@ pub struct OpenMode {
     pub on_exec: bool,
     /// How user stacks are taken.
     pub stacks: UserStacks,
-}
-
-/// How user stacks are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserStacks {
-    /// The kernel follows frame pointers.
-    Callchain,
-    /// The kernel copies registers and a piece of the stack.
-    Copy {
-        /// Bytes with a time sample.
-        cpu_bytes: u32,
-        /// Bytes at a probe.
-        probe_bytes: u32,
-    },
-}
-
-impl UserStacks {
-    /// `attr` with the user part of its stacks taken in this way; `bytes` are a copy's.
-    fn taken_by(self, attr: EventAttr, bytes: impl FnOnce(u32, u32) -> u32) -> EventAttr {
-        match self {
-            Self::Callchain => attr,
-            Self::Copy { cpu_bytes, probe_bytes } => EventAttr {
-                // What is left of the callchain is the kernel's part.
-                callchain: attr.callchain && !attr.exclude_callchain_kernel,
-                exclude_callchain_user: true,
-                user_regs: regs::WALK,
-                user_stack_bytes: bytes(cpu_bytes, probe_bytes),
-                ..attr
-            },
-        }
-    }
 }
 
 /// All open events and their rings.
@@ -94,6 +92,7 @@ pub struct Arms {
     ring_pages: usize,
     armed: Vec<Armed>,
     dynamic: Option<DynamicEvents>,
+    paced: Vec<Paced>,
     opened: HashSet<u32>,
     names: u32,
 }
@@ -110,7 +109,8 @@ impl Arms {
         let ring_pages = (budget.ring_bytes as usize / page_bytes()).max(1);
         let rings = Vec::new();
         let (armed, opened, owners) = (Vec::new(), HashSet::new(), Vec::new());
-        Self { rings, owners, cpus, mode, ring_pages, armed, dynamic, opened, names: 0 }
+        let paced = Vec::new();
+        Self { rings, owners, cpus, mode, ring_pages, armed, dynamic, paced, opened, names: 0 }
     }
 
     /// Options that all events share.
@@ -173,8 +173,9 @@ impl Arms {
             period_ns: Some(period_ns),
         })?;
         let layout = attr.record_parse_info();
-        let (fields, entries) = (Vec::new(), Rc::default());
-        let decoder = Decoder { event: CPU_EVENT, layout, fields, caller: None, entries };
+        let (fields, entries) = (Rc::default(), Rc::default());
+        let (event, role) = (CPU_EVENT, Role::Each);
+        let decoder = Decoder { event, role, layout, fields, caller: None, entries };
         self.push(attr, None, Some(decoder), None);
         Ok(())
     }
@@ -236,25 +237,48 @@ impl Arms {
                 .collect(),
             period_ns: None,
         })?;
-        let attr = EventAttr {
-            rate: SampleRate::Period(1),
-            callchain: wanted.stack,
-            exclude_callchain_kernel: true,
-            raw: true,
-            // Not on exec: measured on 6.18, children that inherit a uprobe event which waits for
-            // an exec lose its hits. The command waits before its exec, so nothing fires early.
-            disabled: false,
-            enable_on_exec: false,
-            ..self.base(EventSource::Tracepoint { id: event.id() })
+        let entries: Rc<[u64]> =
+            sites.iter().filter(|site| site.at_entry).map(|site| site.offset).collect();
+        let base = self.base(EventSource::Tracepoint { id: event.id() });
+        let decoder = Decoder {
+            event: wanted.event,
+            role: Role::Each,
+            layout: base.record_parse_info(),
+            fields: fields.into(),
+            caller,
+            entries,
         };
-        let attr = match wanted.stack {
-            true => self.mode.stacks.taken_by(attr, |_cpu, probe_bytes| probe_bytes),
-            false => attr,
-        };
-        let entries = sites.iter().filter(|site| site.at_entry).map(|site| site.offset).collect();
-        let layout = attr.record_parse_info();
-        let decoder = Decoder { event: wanted.event, layout, fields, caller, entries };
-        self.push(attr, wanted.filter, Some(decoder), Some(event));
+        let first = self.armed.len();
+        let attrs = attrs::of_probe(base, self.mode.stacks, wanted.stack);
+        if attrs.len() > 1 {
+            let (pace, event) = (Pace::default(), wanted.event);
+            self.paced.push(Paced { event, armed: first..first + attrs.len(), pace });
+        }
+        // The dynamic event is removed with the last of them.
+        let mut dynamic = Some(event);
+        for (attr, role) in attrs {
+            let layout = attr.record_parse_info();
+            let decoder = Decoder { role, layout, ..decoder.clone() };
+            self.push(attr, wanted.filter, Some(decoder), dynamic.take());
+        }
+        Ok(())
+    }
+
+    /// Looks how often each probe was hit, by event, and takes stacks accordingly.
+    ///
+    /// # Errors
+    /// The kernel refuses to switch an event on or off.
+    pub fn keep_pace(&mut self, now_ns: u64, hits: impl Fn(u32) -> u64) -> Result<(), PerfError> {
+        for paced in &mut self.paced {
+            let Some(hot) = paced.pace.update(now_ns, hits(paced.event)) else { continue };
+            let Some(armed) = self.armed.get_mut(paced.armed.clone()) else { continue };
+            // On first, then off: a hit that both record is recognised, one that neither does is lost.
+            for on in [true, false] {
+                for armed in armed.iter_mut().filter(|armed| armed.counts_when(hot) == on) {
+                    armed.switch(on)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -265,7 +289,9 @@ impl Arms {
         decoder: Option<Decoder>,
         dynamic: Option<DynamicEvent>,
     ) {
-        self.armed.push(Armed { attr, filter, decoder, fds: Vec::new(), lost: 0, dynamic });
+        let enabled = !attr.disabled || attr.enable_on_exec;
+        let fds = Vec::new();
+        self.armed.push(Armed { attr, filter, decoder, fds, lost: 0, enabled, dynamic });
     }
 
     /// Number of events that are opened for each thread and CPU.
@@ -323,6 +349,10 @@ impl Arms {
         if let Some(filter) = armed.filter {
             fd.set_filter(filter)?;
         }
+        // A thread that is found while its probe is hot.
+        if armed.enabled != (!armed.attr.disabled || armed.attr.enable_on_exec) {
+            fd.switch(armed.enabled)?;
+        }
         if let Some(decoder) = &armed.decoder {
             ingest.decode_by(fd.id()?, decoder.clone());
         }
@@ -346,7 +376,9 @@ impl Arms {
     pub fn losses(&mut self, now: u64) -> Vec<Loss> {
         let mut losses = Vec::new();
         for armed in &mut self.armed {
-            let Some(decoder) = &armed.decoder else { continue };
+            // A stack that is lost is no hit that is lost.
+            let is_hit = |decoder: &&Decoder| decoder.role != Role::HotStack;
+            let Some(decoder) = armed.decoder.as_ref().filter(is_hit) else { continue };
             let counts = armed.fds.iter().filter_map(|fd| fd.read_counts().ok()?.lost);
             let lost: u64 = counts.sum();
             if lost > armed.lost {

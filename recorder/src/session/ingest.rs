@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use formats::capture::{
-    CaptureWriter, End, EventDef, FieldValue, Frame, Loss, Remark, StackId, WriteStats,
+    CaptureWriter, End, EventDef, FieldValue, Frame, Loss, Marker, Remark, StackId, WriteStats,
 };
 use formats::limits::Limits;
 use formats::tracepoint::{Field, FieldKind, Value};
@@ -16,6 +16,7 @@ use linux_perf_event_reader::{
 };
 
 use super::heap::{Copied, Heaps};
+use super::hits::{self, Answer, Hits};
 use super::naming::Naming;
 use super::stacks::Stacks;
 use super::world::{MappingSeen, Running, World};
@@ -24,15 +25,28 @@ use crate::sys::attr::regs;
 use crate::sys::record::RawRecord;
 use crate::v8::frame::{Registers, StackDump};
 
+/// What a perf event's records are to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Each is a hit, with its stack where one is wanted.
+    Each,
+    /// Each is a hit of a hot probe, without its stack.
+    HotHit,
+    /// The stack of a hit of a hot probe; the hit itself follows.
+    HotStack,
+}
+
 /// How samples of one event are read.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     /// Event id in the capture.
     pub event: u32,
+    /// What its records are.
+    pub role: Role,
     /// Layout of its records.
     pub layout: RecordParseInfo,
     /// Fields of the raw part that become arguments, in the order of the event's definition.
-    pub fields: Vec<Field>,
+    pub fields: Rc<[Field]>,
     /// The field that holds the caller's return address, when the probe could not slide.
     pub caller: Option<Field>,
     /// File offsets at which the frame pointer is still the caller's, ascending; where user stacks
@@ -75,6 +89,9 @@ pub struct Ingest<W> {
     pub heaps: Heaps,
     js: JsSource,
     stacks: Stacks,
+    hits: Hits,
+    /// Hits of which no stack was taken, by event.
+    pub without_stack: HashMap<u32, u64>,
     naming: Naming,
     limits: Limits,
     decoders: HashMap<u64, Decoder>,
@@ -103,6 +120,8 @@ impl<W: Write> Ingest<W> {
             heaps: Heaps::default(),
             js,
             stacks: Stacks::new(max_depth),
+            hits: Hits::default(),
+            without_stack: HashMap::new(),
             naming: Naming::default(),
             limits,
             decoders: HashMap::new(),
@@ -252,6 +271,25 @@ impl<W: Write> Ingest<W> {
             self.stacks.intern(writer, &self.world, naming, running, &self.chain, caller)
         } else {
             StackId::default()
+        };
+        let record = hits::Record {
+            tid,
+            event: decoder.event,
+            time_ns,
+            raw: &self.raw,
+            epoch: self.writer.epoch(),
+        };
+        let stack = match decoder.role {
+            // Time samples, and probes of which no stack is copied, have one event only.
+            Role::Each if self.raw.is_empty() || decoder.layout.sample_regs_user == 0 => stack,
+            role => match self.hits.take(record, role, stack) {
+                Answer::Write(stack) => stack,
+                Answer::WriteWithout => {
+                    *self.without_stack.entry(decoder.event).or_default() += 1;
+                    self.writer.stack(StackId::default(), Frame::Marker(Marker::NOT_TAKEN))
+                }
+                Answer::Nothing => return Some(()),
+            },
         };
         let values: Vec<FieldValue<'_>> =
             decoder.fields.iter().map(|field| value(field, &self.raw)).collect();

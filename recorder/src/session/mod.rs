@@ -7,14 +7,17 @@
 //! ```
 
 pub mod arm;
+pub mod attrs;
 pub mod budget;
 pub mod drain;
 pub mod error;
 pub mod heap;
+pub mod hits;
 pub mod ingest;
 pub mod javascript;
 pub mod naming;
 pub mod output;
+pub mod pace;
 pub mod run;
 pub mod stacks;
 pub mod start;

@@ -12,6 +12,7 @@ use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
 use super::error::RecordError;
 use super::ingest::{Ingest, NewMapping};
+use super::pace::{ONE_IN, STEADY};
 use super::status::{Console, Progress};
 use crate::plan::RecordPlan;
 use crate::probe::locate;
@@ -197,6 +198,7 @@ impl<'p> Session<'p> {
                 break reason;
             }
             self.ingest.look_at_jit_maps(now);
+            self.keep_pace(now);
             self.arm_new_mappings(console);
             if now - flushed_ns >= FLUSH_NS || self.ingest.writer.wants_flush() {
                 flushed_ns = now;
@@ -306,6 +308,16 @@ impl<'p> Session<'p> {
         })
     }
 
+    /// Takes fewer stacks at probes that are hit too often, all where they are not any more.
+    fn keep_pace(&mut self, now: u64) {
+        let counts = &self.ingest.counts.samples;
+        let hits = |event| counts.get(&event).copied().unwrap_or(0);
+        if let Err(error) = self.arms.keep_pace(now, hits) {
+            let text = format!("cannot change how often stacks are taken: {error}");
+            self.ingest.remark(Remark { code: "pace-failed".into(), text, count: 1 });
+        }
+    }
+
     fn flush(&mut self, now: u64) -> Result<(), StopReason> {
         for loss in self.arms.losses(now) {
             self.lost += loss.lost;
@@ -407,6 +419,14 @@ impl<'p> Session<'p> {
         self.end_command();
         let mut problems = std::mem::take(&mut self.problems);
         problems.extend(self.arms.disarm().iter().map(ToString::to_string));
+        for (event, &count) in &self.ingest.without_stack.clone() {
+            let name = self.names.get(event).cloned().unwrap_or_default();
+            let text = format!(
+                "{name} was hit more than {STEADY} times a second: each hit is recorded, a stack was \
+                 taken of one in {ONE_IN}"
+            );
+            self.ingest.remark(Remark { code: "hot-probe".into(), text, count });
+        }
         for name in &self.missing {
             let text = format!("{name}: no file that the target mapped has this function");
             self.ingest.remark(Remark { code: "function-not-found".into(), text, count: 1 });

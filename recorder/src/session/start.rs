@@ -7,7 +7,8 @@ use std::fs::File;
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
 use formats::limits::Limits;
 
-use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling, UserStacks};
+use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
+use super::attrs::{self, UserStacks};
 use super::budget::Budget;
 use super::error::RecordError;
 use super::ingest::Ingest;
@@ -130,11 +131,12 @@ fn start<'p>(
         return Err(RecordError::NoSuchProcess { pid });
     }
     let threads: usize = pids.iter().map(|&pid| procfs::threads(pid).len()).sum();
-    let events = 1 + wanted.len() as u64;
     let targets: Vec<_> = pids.iter().filter_map(|&pid| procfs::facts(pid).ok()).collect();
     let js = javascript::choose(plan.js, &targets);
     let stacks = user_stacks(plan, js);
     let copied = stacks != UserStacks::Callchain;
+    let of_probe = |wanted: &Wanted| attrs::count(stacks, wanted.stack) as u64;
+    let events = 1 + wanted.iter().map(of_probe).sum::<u64>();
     let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64, copied);
     let allowed = rlimit::raise_open_files(budget.open_files())?.soft;
     if allowed < budget.open_files() {

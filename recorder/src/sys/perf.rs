@@ -111,6 +111,14 @@ impl PerfFd {
         self.control(answer, "disable counting")
     }
 
+    /// Starts or stops counting, also in the tasks that inherited this event.
+    ///
+    /// # Errors
+    /// [`PerfError::Control`].
+    pub fn switch(&self, on: bool) -> Result<(), PerfError> {
+        if on { self.enable() } else { self.disable() }
+    }
+
     /// The identifier that this event's records carry.
     ///
     /// # Errors

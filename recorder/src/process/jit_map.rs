@@ -249,6 +249,12 @@ fn open_folder(facts: &Facts, folder: &str) -> Option<OwnedFd> {
 }
 
 /// Directory of the map: `/tmp`, or what `--perf-basic-prof-path` names (V8's flag-definitions.h).
+/// Whether a process has a map that can be read.
+#[must_use]
+pub fn can_be_read(facts: &Facts) -> bool {
+    matches!(JitMap::of(0, facts, &Limits::default()).open(), Ok(Some(_file)))
+}
+
 fn map_folder(facts: &Facts) -> String {
     let arguments = facts.cmdline.split(|&b| b == 0);
     let options = facts.node_options.split(|&b| b == b' ');

@@ -5,20 +5,21 @@ use crate::plan::{JsChoice, JsSource};
 use crate::process::procfs::Facts;
 use crate::process::v8_flags::V8Flags;
 
-/// Chooses. `targets` are the processes that run already; there are none when a command is started.
+/// Chooses. `targets` are the processes that run already, each with whether its perf map can be read;
+/// there are none when a command is started.
 ///
 /// With both flags V8 itself writes every name at once, and the map outlives the process. Of a
 /// command nothing is known before it runs, so it is recorded in the way that always works.
 #[must_use]
-pub fn choose(choice: JsChoice, targets: &[Facts]) -> JsSource {
+pub fn choose(choice: JsChoice, targets: &[(Facts, bool)]) -> JsSource {
     match choice {
         JsChoice::Heap => JsSource::Heap,
         JsChoice::Map => JsSource::Map,
         JsChoice::Off => JsSource::Off,
         JsChoice::Auto => {
-            let complete = |facts: &Facts| {
+            let complete = |(facts, has_map): &(Facts, bool)| {
                 let flags = V8Flags::parse(&facts.cmdline, &facts.node_options);
-                flags.perf_map && flags.interpreted_frames && !flags.only_functions
+                flags.perf_map && flags.interpreted_frames && !flags.only_functions && *has_map
             };
             let all = !targets.is_empty() && targets.iter().all(complete);
             if all { JsSource::Map } else { JsSource::Heap }
@@ -32,16 +33,24 @@ mod tests {
 
     #[test]
     fn the_map_is_taken_where_every_target_writes_a_complete_one() {
-        let facts = |cmdline: &[u8]| Facts { cmdline: cmdline.to_vec(), ..Facts::default() };
-        let both = facts(b"node\0--perf-basic-prof\0--interpreted-frames-native-stack\0a.js");
-        let half = facts(b"node\0--perf-basic-prof\0a.js");
-        let plain = facts(b"node\0a.js");
-        let auto = |targets: &[Facts]| choose(JsChoice::Auto, targets);
-        assert_eq!(auto(&[]), JsSource::Heap);
-        assert_eq!(auto(&[both.clone(), plain.clone()]), JsSource::Heap);
-        assert_eq!(auto(&[plain]), JsSource::Heap);
-        assert_eq!(auto(&[half]), JsSource::Heap);
-        assert_eq!(auto(std::slice::from_ref(&both)), JsSource::Map);
+        let target = |cmdline: &[u8], has_map| {
+            (Facts { cmdline: cmdline.to_vec(), ..Facts::default() }, has_map)
+        };
+        let flags = b"node\0--perf-basic-prof\0--interpreted-frames-native-stack\0a.js";
+        let both = target(flags, true);
+        let removed = target(flags, false);
+        let half = target(b"node\0--perf-basic-prof\0a.js", true);
+        let plain = target(b"node\0a.js", false);
+        for (targets, source) in [
+            (vec![], JsSource::Heap),
+            (vec![plain.clone()], JsSource::Heap),
+            (vec![half], JsSource::Heap),
+            (vec![removed], JsSource::Heap),
+            (vec![both.clone(), plain], JsSource::Heap),
+            (vec![both.clone()], JsSource::Map),
+        ] {
+            assert_eq!(choose(JsChoice::Auto, &targets), source, "{targets:?}");
+        }
         assert_eq!(choose(JsChoice::Heap, &[both]), JsSource::Heap);
         assert_eq!(choose(JsChoice::Off, &[]), JsSource::Off);
     }

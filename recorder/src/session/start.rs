@@ -21,7 +21,7 @@ use crate::plan::{CPU_STACK_BYTES, JsSource, PROBE_STACK_BYTES, RecordPlan, Targ
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
 use crate::process::objects::Objects;
-use crate::process::{launch, procfs};
+use crate::process::{jit_map, launch, procfs};
 use crate::sys::attr::{EventAttr, EventSource, Inherit};
 use crate::sys::perf::{PerfFd, best_cpu_source};
 use crate::sys::pidfd::PidFd;
@@ -131,7 +131,13 @@ fn start<'p>(
         return Err(RecordError::NoSuchProcess { pid });
     }
     let threads: usize = pids.iter().map(|&pid| procfs::threads(pid).len()).sum();
-    let targets: Vec<_> = pids.iter().filter_map(|&pid| procfs::facts(pid).ok()).collect();
+    let facts = pids.iter().filter_map(|&pid| procfs::facts(pid).ok());
+    let targets: Vec<_> = facts
+        .map(|facts| {
+            let has_map = jit_map::can_be_read(&facts);
+            (facts, has_map)
+        })
+        .collect();
     let js = javascript::choose(plan.js, &targets);
     let stacks = user_stacks(plan, js);
     let copied = stacks != UserStacks::Callchain;

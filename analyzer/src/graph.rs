@@ -6,11 +6,12 @@ use std::io::Write;
 use formats::capture::Capture;
 use formats::text::clean_string;
 
+use crate::aggregate::quality::js_names;
 use crate::aggregate::{StackCounts, count_stacks, losses};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
 use crate::join::{errno, opens};
-use crate::profile::{Kind, ResolvedFrame};
+use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 use crate::report::CPU_SET;
 use crate::report::frames::{cmdline, comm, last_images};
 use crate::report::units::{counted, duration};
@@ -85,17 +86,35 @@ pub fn write(
         .find(|def| def.set == CPU_SET && event == CPU_SET && !def.source.is_empty())
         .map(|def| format!(" ({})", clean_string(def.source.as_bytes(), COMMAND_CHARS)));
     let length = duration(capture.end_ns().saturating_sub(capture.meta.start_ns));
-    let options = FlamegraphOptions {
+    let mut options = FlamegraphOptions {
         title: format!("{}, {length}, {what}{}", target(capture), source.unwrap_or_default()),
         subtitle: String::new(),
         unit: if event == OPEN_EVENT { "opens" } else { "samples" }.to_owned(),
+        js_names: js_names(capture),
     };
     let profile = symboliser.into_profile();
-    let rendered = flamegraph::render(&profile, &counts.rows(), &options, out)?;
+    let rows = with_stack(&profile, &counts);
+    let drawn: u64 = rows.iter().map(|(_stack, count)| count).sum();
+    if drawn < counts.total() {
+        options.subtitle = format!("stacks of {drawn} of {weight}");
+    }
+    let rendered = flamegraph::render(&profile, &rows, &options, out)?;
     Ok(match rendered.merged_frames {
         0 => weight,
         merged => format!("{weight}, {merged} narrow frames merged"),
     })
+}
+
+/// The stacks without those that were not taken, because there were too many: the others stand for
+/// them. All if none was taken.
+fn with_stack(profile: &Profile, counts: &StackCounts) -> Vec<(ResolvedStackId, u64)> {
+    // What an operation was about is the leaf.
+    let is_taken = |stack| {
+        let mut frames = profile.leaf_first(stack).take(2);
+        !frames.any(|frame| frame.unresolved == Some(Reason::NotTaken))
+    };
+    let rows: Vec<_> = counts.iter().filter(|&(stack, _count)| is_taken(stack)).collect();
+    if rows.is_empty() { counts.rows() } else { rows }
 }
 
 /// How often each stack occurs, with the path and the result as its leaf: an open is about a file.

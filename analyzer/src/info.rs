@@ -6,6 +6,7 @@ use formats::capture::{Capture, Object};
 use formats::text::{Clean, clean_string};
 
 use crate::aggregate::losses;
+use crate::aggregate::quality::js_names;
 use crate::report::frames::{cmdline, comm, hex};
 use crate::report::style::Style;
 use crate::report::units::{counted, date, duration};
@@ -54,6 +55,12 @@ fn recording(capture: &Capture, style: Style, out: &mut dyn Write) -> io::Result
     }
     if meta.ring_bytes > 0 {
         row("rings", format!("{} KiB", meta.ring_bytes / 1024))?;
+    }
+    if let Some(origin) = js_names(capture).origin() {
+        row("JS names", origin.to_owned())?;
+    }
+    if meta.stack_bytes > 0 {
+        row("stacks", format!("from {} KiB of user stack a sample", meta.stack_bytes / 1024))?;
     }
     Ok(())
 }

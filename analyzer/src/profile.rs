@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-pub use crate::reason::Reason;
+pub use crate::reason::{JsNames, Reason};
 
 /// What kind of code a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,8 +44,20 @@ impl Kind {
     }
 }
 
+/// A place in the text that ran, where a source map gave another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Generated {
+    /// File or URL.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: u32,
+    /// Column, counted from 1.
+    pub column: u32,
+}
+
 /// One level of a stack. Two frames are the same if all of this is the same; the compiler tier is
-/// not part of it, so a function's tiers are one frame.
+/// not part of it, so a function's tiers are one frame. Two call sites of a function are two frames:
+/// [`Self::function_frame`] makes them one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ResolvedFrame {
     /// What kind of code.
@@ -55,10 +67,20 @@ pub struct ResolvedFrame {
     pub function: String,
     /// Source file or URL; of an operation the file that it is about.
     pub file: Option<String>,
-    /// Line, counted from 1. For JavaScript: where the function is defined.
+    /// Line, counted from 1: where it runs, or where the function is defined if only that is known.
     pub line: Option<u32>,
-    /// Column, counted from 1.
+    /// Column, counted from 1, in UTF-16 units as V8 counts.
     pub column: Option<u32>,
+    /// Line where the function is defined, counted from 1.
+    pub defined_line: Option<u32>,
+    /// Column where the function is defined, counted from 1.
+    pub defined_column: Option<u32>,
+    /// Whether `line` and `column` are known to be where it runs.
+    pub executing: bool,
+    /// Where it runs in the text that was loaded, if the place above is from a source map.
+    pub generated: Option<Box<Generated>>,
+    /// Part of the code of the next frame outwards.
+    pub inlined: bool,
     /// Path of the binary or library, for native and kernel code.
     pub module: Option<String>,
     /// Why there is no name.
@@ -77,6 +99,11 @@ impl ResolvedFrame {
             file: None,
             line: None,
             column: None,
+            defined_line: None,
+            defined_column: None,
+            executing: false,
+            generated: None,
+            inlined: false,
             module: None,
             unresolved: None,
             inferred: false,
@@ -87,6 +114,21 @@ impl ResolvedFrame {
     #[must_use]
     pub fn nameless(kind: Kind, reason: Reason) -> Self {
         Self { unresolved: Some(reason), ..Self::named(kind, String::new()) }
+    }
+
+    /// The function alone, by name, file and definition: wherever in it a sample was taken, whether
+    /// it was inlined, and whether it was seen or concluded.
+    #[must_use]
+    pub fn function_frame(&self) -> Self {
+        Self {
+            line: self.defined_line,
+            column: self.defined_column,
+            executing: false,
+            generated: None,
+            inlined: false,
+            inferred: false,
+            ..self.clone()
+        }
     }
 
     /// The function's name, or the reason why there is none in brackets.

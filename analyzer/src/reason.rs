@@ -1,5 +1,36 @@
 //! Why a frame has no name, and what would give it one. Knows nothing of captures: a reason is a
-//! key, a sentence and a remedy.
+//! key, a sentence and a remedy, which depends on how JavaScript was named.
+
+/// How JavaScript frames got their names, and what stands in the way of more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JsNames {
+    /// Not by `nrec`, or not said.
+    #[default]
+    Unknown,
+    /// From V8's heap, frame by frame.
+    Heap,
+    /// From V8's perf map.
+    Map,
+    /// From V8's perf map, because the heap could not be read.
+    MapForWant,
+    /// Not at all, as was asked for.
+    Off,
+}
+
+impl JsNames {
+    /// Where the names came from, to stand behind their number; `None` where nothing is to be said.
+    #[must_use]
+    pub fn origin(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Heap => Some("read from V8's heap"),
+            Self::Map | Self::MapForWant => {
+                Some("from V8's perf map: lines are those of the definition")
+            }
+            Self::Off => Some("naming was off (--js=off)"),
+        }
+    }
+}
 
 /// Why a frame could not be resolved. The key is part of `report --json`; reasons are only added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,11 +60,25 @@ pub enum Reason {
     StackDropped,
     /// The part of the capture that told what this frame is cannot be read.
     Damaged,
+    /// The objects of a JavaScript function had been moved or freed when they were read.
+    JsMoved,
+    /// The stack and V8's heap contradicted each other.
+    JsContradiction,
+    /// The process had ended before its heap was read.
+    ProcessEnded,
+    /// The stack is longer than the part of it that the kernel copied.
+    StackCut,
+    /// Frames are missing inside the stack.
+    FramesMissing,
+    /// The chain was lost, so the outer frames are missing.
+    ChainLost,
+    /// The probe was hit so often that no stack was taken of this hit.
+    NotTaken,
 }
 
 impl Reason {
     /// All reasons, in the order of [`Reason`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::JitNoMap,
         Self::JitNotInMap,
         Self::InterpretedWithoutName,
@@ -46,6 +91,13 @@ impl Reason {
         Self::Truncated,
         Self::StackDropped,
         Self::Damaged,
+        Self::JsMoved,
+        Self::JsContradiction,
+        Self::ProcessEnded,
+        Self::StackCut,
+        Self::FramesMissing,
+        Self::ChainLost,
+        Self::NotTaken,
     ];
 
     /// Stable key for programs.
@@ -64,6 +116,13 @@ impl Reason {
             Self::Truncated => "truncated",
             Self::StackDropped => "stack-dropped",
             Self::Damaged => "damaged",
+            Self::JsMoved => "js-moved",
+            Self::JsContradiction => "js-contradiction",
+            Self::ProcessEnded => "process-ended",
+            Self::StackCut => "stack-cut",
+            Self::FramesMissing => "frames-missing",
+            Self::ChainLost => "chain-lost",
+            Self::NotTaken => "stack-not-taken",
         }
     }
 
@@ -83,6 +142,13 @@ impl Reason {
             Self::Truncated => "[stack cut at the kernel's limit]",
             Self::StackDropped => "[stack not kept]",
             Self::Damaged => "[damaged capture]",
+            Self::JsMoved => "[JavaScript, moved]",
+            Self::JsContradiction => "[JavaScript, contradictory]",
+            Self::ProcessEnded => "[JavaScript, process ended]",
+            Self::StackCut => "[stack cut at --stack-size]",
+            Self::FramesMissing => "[frames missing]",
+            Self::ChainLost => "[chain lost]",
+            Self::NotTaken => "[no stack taken]",
         }
     }
 
@@ -104,24 +170,54 @@ impl Reason {
             Self::Truncated => "the stack is deeper than the kernel records",
             Self::StackDropped => "the recorder's tables were full",
             Self::Damaged => "a part of the capture is damaged or missing",
+            Self::JsMoved => {
+                "the function was moved or freed by the garbage collector before it was read"
+            }
+            Self::JsContradiction => "the stack and V8's heap contradicted each other",
+            Self::ProcessEnded => "the process ended before its heap could be read",
+            Self::StackCut => "the stack is longer than the part of it that was copied",
+            Self::FramesMissing => "the chain was lost and found again further out",
+            Self::ChainLost => "the chain was lost here, so outer frames are missing",
+            Self::NotTaken => "the probe was hit so often that a stack was taken of some hits only",
         }
     }
 
     /// What to do about it.
     #[must_use]
-    pub fn remedy(self) -> &'static str {
+    pub fn remedy(self, names: JsNames) -> &'static str {
         match self {
-            Self::JitNoMap => {
-                "start the target with --perf-basic-prof --interpreted-frames-native-stack"
-            }
-            Self::JitNotInMap => {
-                "record from the target's start, and leave its perf map in place until the end"
-            }
-            Self::InterpretedWithoutName => {
+            Self::JitNoMap => Self::names_missing(names),
+            Self::JitNotInMap => match names {
+                JsNames::Map | JsNames::Off => {
+                    "record with --js=heap; or from the target's start, with its perf map left in \
+                     place until the end"
+                }
+                JsNames::Unknown | JsNames::Heap | JsNames::MapForWant => {
+                    "record from the target's start, and leave its perf map in place until the end"
+                }
+            },
+            Self::InterpretedWithoutName => match names {
                 // V8 gives a function its own address when it compiles it; those of the snapshot
                 // were compiled when node was built.
-                "start the target with --perf-basic-prof --interpreted-frames-native-stack; those \
-                 that remain are in Node's snapshot: --no-node-snapshot"
+                JsNames::Unknown | JsNames::MapForWant => {
+                    "start the target with --perf-basic-prof --interpreted-frames-native-stack; \
+                     those that remain are in Node's snapshot: --no-node-snapshot"
+                }
+                JsNames::Heap | JsNames::Map | JsNames::Off => Self::names_missing(names),
+            },
+            Self::JsMoved | Self::JsContradiction => {
+                "none is needed for a few; else record at a lower rate (-F)"
+            }
+            Self::ProcessEnded => {
+                "none is needed for the last moment of a process; for its very end start it with \
+                 --perf-basic-prof --interpreted-frames-native-stack and record with --js=map"
+            }
+            Self::StackCut => "record with a larger --stack-size",
+            Self::FramesMissing | Self::ChainLost => {
+                "none is needed for a few; else use libraries with unwind tables or frame pointers"
+            }
+            Self::NotTaken => {
+                "none is needed: every hit is counted, and those with a stack stand for the others"
             }
             Self::Stripped => "use a build with a symbol table, or install its debug symbols",
             Self::ObjectReplaced => "restart the target so that it runs the file that is installed",
@@ -134,6 +230,20 @@ impl Reason {
             Self::Truncated => "raise sysctl kernel.perf_event_max_stack and record again",
             Self::StackDropped => "record for a shorter time or fewer events at once",
             Self::Damaged => "keep the disk from filling up and let the recorder finish",
+        }
+    }
+
+    /// What names JavaScript, by what the capture did without it.
+    fn names_missing(names: JsNames) -> &'static str {
+        match names {
+            JsNames::Map | JsNames::Off => "record with --js=heap, which needs no flag",
+            JsNames::Heap => {
+                "where V8's heap could not be read (see the remarks), start the target with \
+                 --perf-basic-prof --interpreted-frames-native-stack"
+            }
+            JsNames::Unknown | JsNames::MapForWant => {
+                "start the target with --perf-basic-prof --interpreted-frames-native-stack"
+            }
         }
     }
 }
@@ -150,7 +260,38 @@ mod tests {
         assert_eq!(keys.len(), Reason::ALL.len());
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
-            assert!(!reason.remedy().is_empty() && reason.label().starts_with('['));
+            assert!(!reason.sentence().is_empty() && reason.label().starts_with('['));
+            for names in
+                [JsNames::Unknown, JsNames::Heap, JsNames::Map, JsNames::MapForWant, JsNames::Off]
+            {
+                assert!(!reason.remedy(names).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_schema_names_every_reason() {
+        let schema = include_str!("../../docs/report-json.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let keys = schema["$defs"]["reason"]["enum"].as_array().unwrap();
+        let known: Vec<_> = keys.iter().map(|key| key.as_str().unwrap()).collect();
+        assert_eq!(known, Reason::ALL.map(Reason::key));
+    }
+
+    #[test]
+    fn remedies_know_how_javascript_was_named() {
+        for reason in [Reason::JitNoMap, Reason::InterpretedWithoutName] {
+            for (names, heap, flags) in [
+                (JsNames::Map, true, false),
+                (JsNames::Off, true, false),
+                (JsNames::Heap, false, true),
+                (JsNames::MapForWant, false, true),
+                (JsNames::Unknown, false, true),
+            ] {
+                let remedy = reason.remedy(names);
+                assert_eq!(remedy.contains("--js=heap"), heap, "{remedy}");
+                assert_eq!(remedy.contains("--perf-basic-prof"), flags, "{remedy}");
+            }
         }
     }
 }

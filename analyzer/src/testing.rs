@@ -1,8 +1,9 @@
 //! Captures made up for tests, through the real writer and reader.
 
 use formats::capture::{
-    Capture, CaptureWriter, End, EventDef, FieldDef, FieldType, FieldValue, Frame, JitBatch,
-    JitEntry, Meta, Object, Process, StackId, Symbol, TableLimits, Thread, read,
+    Capture, CaptureWriter, End, EventDef, FieldDef, FieldType, FieldValue, Frame, Function,
+    JitBatch, JitEntry, LineEnds, Meta, Object, Process, Script, StackId, Symbol, TableLimits,
+    Thread, read,
 };
 use formats::limits::Limits;
 
@@ -96,6 +97,24 @@ impl CaptureBuilder {
             .map(|&(start, size, name)| JitEntry { start, size, name: name.to_vec() })
             .collect();
         self.writer.jit(&JitBatch { process, after_ns, seen_ns: after_ns + 10, entries });
+    }
+
+    /// A script with the offsets of its line ends; gives its index.
+    pub(crate) fn script(&mut self, name: &str, ends: &[u32]) -> u32 {
+        let name = name.as_bytes().to_vec();
+        let script = self.writer.script(Script { name, ..Script::default() });
+        self.line_ends(script, ends);
+        script
+    }
+
+    pub(crate) fn line_ends(&mut self, script: u32, ends: &[u32]) {
+        self.writer.line_ends(LineEnds { script, ends: ends.to_vec() });
+    }
+
+    /// A function: its script plus 1, and where it is defined plus 1; gives its index.
+    pub(crate) fn function(&mut self, script: u32, name: &str, start: u32) -> u32 {
+        let name = name.as_bytes().to_vec();
+        self.writer.function(Function { script, name, start })
     }
 
     /// A stack from its frames, root first.

@@ -1,6 +1,6 @@
 //! What is not in the capture, by event, and whether the capture is whole.
 
-use formats::capture::Capture;
+use formats::capture::{Capture, Frame, Marker};
 
 /// Samples and losses of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct EventCount {
     pub set: String,
     /// Samples in the capture.
     pub samples: u64,
+    /// Of these, samples of which no stack was taken, because there were too many.
+    pub without_stack: u64,
     /// Records that the kernel lost.
     pub lost: u64,
     /// Records that the recorder dropped.
@@ -42,11 +44,24 @@ pub fn by_event(capture: &Capture) -> Vec<EventCount> {
                     .filter(|samples| samples.event == id)
                     .map(|samples| samples.len() as u64)
                     .sum(),
+                without_stack: without_stack(capture, id),
                 lost: losses().fold(0, |sum, loss| sum.saturating_add(loss.lost)),
                 dropped: losses().fold(0, |sum, loss| sum.saturating_add(loss.dropped)),
             }
         })
         .collect()
+}
+
+/// Samples of an event of which no stack was taken, because its probe was hit too often.
+#[must_use]
+pub fn without_stack(capture: &Capture, event: u32) -> u64 {
+    let taken = |stack: &&u32| {
+        let frame = capture.stacks.get(**stack as usize).map(|&(_parent, frame)| frame);
+        let frame = frame.and_then(|frame| capture.frames.get(frame as usize));
+        **stack == 0 || frame != Some(&Frame::Marker(Marker::NOT_TAKEN))
+    };
+    let samples = capture.samples.iter().filter(|samples| samples.event == event);
+    samples.map(|samples| samples.stack.iter().filter(|stack| !taken(stack)).count() as u64).sum()
 }
 
 /// Remarks of the recorder that say something is missing, by their codes.

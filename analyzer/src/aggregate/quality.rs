@@ -3,7 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
+use formats::capture::Capture;
+
+use crate::profile::{JsNames, Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
+
+/// How the codes of the remarks begin that say why V8's heap could not be read.
+const HEAP_REFUSED: &str = "js-heap";
+
+/// How the capture's JavaScript frames got their names.
+#[must_use]
+pub fn js_names(capture: &Capture) -> JsNames {
+    let refused = || capture.remarks.iter().any(|remark| remark.code.starts_with(HEAP_REFUSED));
+    match capture.meta.js.as_str() {
+        "heap" => JsNames::Heap,
+        "map" if refused() => JsNames::MapForWant,
+        "map" => JsNames::Map,
+        "off" => JsNames::Off,
+        _ => JsNames::Unknown,
+    }
+}
 
 /// Frames of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,7 +115,28 @@ impl StackQuality {
 
 #[cfg(test)]
 mod tests {
+    use formats::capture::Remark;
+
     use super::*;
+
+    #[test]
+    fn the_capture_says_how_javascript_was_named() {
+        let mut capture = Capture::default();
+        for (js, refused, want) in [
+            ("", false, JsNames::Unknown),
+            ("heap", false, JsNames::Heap),
+            ("heap", true, JsNames::Heap),
+            ("map", false, JsNames::Map),
+            ("map", true, JsNames::MapForWant),
+            ("off", false, JsNames::Off),
+            ("later", false, JsNames::Unknown),
+        ] {
+            capture.meta.js = js.into();
+            let code = if refused { "js-heap-version" } else { "kernel-hidden" };
+            capture.remarks = vec![Remark { code: code.into(), text: "why".into(), count: 1 }];
+            assert_eq!(js_names(&capture), want, "{js}");
+        }
+    }
 
     #[test]
     fn frames_count_as_often_as_they_occur() {

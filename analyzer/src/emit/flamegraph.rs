@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use formats::text::clean_string;
 use inferno::flamegraph::{Options, TextTruncateDirection};
 
-use crate::profile::{Kind, Profile, ResolvedStackId};
+use crate::profile::{JsNames, Kind, Profile, ResolvedStackId};
 
 use self::labels::{Labels, xml_safe};
 use self::tree::Tree;
@@ -44,6 +44,8 @@ pub struct FlamegraphOptions {
     pub subtitle: String,
     /// What a weight counts, in the plural: `samples`, `opens`.
     pub unit: String,
+    /// How JavaScript was named: says what would name the frames without a name.
+    pub js_names: JsNames,
 }
 
 /// What was written.
@@ -89,7 +91,7 @@ pub fn render(
     options: &FlamegraphOptions,
     out: &mut dyn Write,
 ) -> Result<Rendered, FlamegraphError> {
-    let labels = Labels::new(profile);
+    let labels = Labels::new(profile, options.js_names);
     let tree = Tree::new(profile, rows, &labels);
     let unit = text(&options.unit, 40);
     if tree.total() == 0 {

@@ -24,6 +24,18 @@ pub struct JsonFrame<'p> {
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    defined_line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    defined_column: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generated_file: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generated_line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generated_column: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    inlined: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     module: Option<&'p str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unresolved: Option<&'static str>,
@@ -35,6 +47,7 @@ impl<'p> JsonFrame<'p> {
     /// The frame as JSON has it.
     #[must_use]
     pub fn new(frame: &'p ResolvedFrame) -> Self {
+        let generated = frame.generated.as_deref();
         let text = |text: &'p str| Some(text).filter(|text| !text.is_empty());
         Self {
             kind: frame.kind.key(),
@@ -42,6 +55,12 @@ impl<'p> JsonFrame<'p> {
             file: frame.file.as_deref().and_then(text),
             line: frame.line,
             column: frame.column,
+            defined_line: frame.defined_line,
+            defined_column: frame.defined_column,
+            generated_file: generated.map(|place| place.file.as_str()),
+            generated_line: generated.map(|place| place.line),
+            generated_column: generated.map(|place| place.column),
+            inlined: frame.inlined,
             module: frame.module.as_deref().and_then(text),
             unresolved: frame.unresolved.map(crate::profile::Reason::key),
             inferred: frame.inferred,

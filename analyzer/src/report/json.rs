@@ -1,7 +1,7 @@
 //! The report for programs. Keys are documented in docs/report-json.md and only ever added.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use formats::capture::Remark;
@@ -9,11 +9,12 @@ use formats::text::{Clean, clean_string};
 use serde::Serialize;
 
 use super::frames::{JsonFrame, cmdline, comm, hex};
-use super::{ProbeReport, Report};
+use super::{CpuReport, ProbeReport, Report};
+use crate::aggregate::cpu::{FunctionShare, InnermostShare, LineShare};
 use crate::aggregate::losses::EventCount;
 use crate::aggregate::opens::{Latency, OpenCount, OpenStack, PathOpens};
 use crate::aggregate::quality::Named;
-use crate::profile::{Profile, Reason};
+use crate::profile::{FrameId, JsNames, Profile, Reason};
 
 /// Stands for a path that the kernel could not read.
 pub const UNREADABLE_PATH: &str = "(not readable)";
@@ -47,6 +48,8 @@ struct CaptureInfo<'r> {
     lost: u64,
     dropped: u64,
     complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    js: Option<&'static str>,
     problems: &'r [String],
     by_event: Vec<EventInfo>,
 }
@@ -67,6 +70,8 @@ struct EventInfo {
     #[serde(skip_serializing_if = "String::is_empty")]
     set: String,
     samples: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without_stack: Option<u64>,
     lost: u64,
     dropped: u64,
 }
@@ -146,6 +151,8 @@ struct Stack<'r> {
 struct Probe<'r> {
     event: String,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without_stack: Option<u64>,
     stacks: Vec<ProbeStack<'r>>,
 }
 
@@ -169,8 +176,18 @@ struct Cpu<'r> {
 struct Function<'r> {
     self_samples: u64,
     total_samples: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    innermost_samples: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<LineInfo>,
     #[serde(flatten)]
     frame: JsonFrame<'r>,
+}
+
+#[derive(Serialize)]
+struct LineInfo {
+    line: u32,
+    samples: u64,
 }
 
 #[derive(Serialize)]
@@ -209,6 +226,7 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             lost,
             dropped,
             complete: report.problems.is_empty(),
+            js: js(report.js_names),
             problems: &report.problems,
             by_event: report.events.iter().map(event).collect(),
         },
@@ -217,7 +235,12 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             native_frames: named(report.quality.native),
             kernel_frames: named(report.quality.kernel),
             inferred_frames: report.quality.inferred,
-            unresolved: report.quality.unresolved.iter().map(unresolved).collect(),
+            unresolved: report
+                .quality
+                .unresolved
+                .iter()
+                .map(|&(reason, frames)| unresolved(reason, frames, report.js_names))
+                .collect(),
         },
         opens: report
             .paths
@@ -231,27 +254,46 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             results_without_open: report.results_without_open,
         }),
         probes: report.probes.iter().map(|hits| probe(hits, &report.profile, top)).collect(),
-        cpu: report.cpu.as_ref().map(|cpu| Cpu {
-            samples: cpu.samples,
-            source: clean_string(cpu.source.as_bytes(), TEXT_CHARS),
-            period_ns: cpu.period_ns,
-            functions: cpu
-                .functions
-                .iter()
-                .take(top)
-                .filter_map(|share| {
-                    Some(Function {
-                        self_samples: share.self_samples,
-                        total_samples: share.total_samples,
-                        frame: JsonFrame::new(report.profile.get(share.frame)?),
-                    })
-                })
-                .collect(),
-        }),
+        cpu: report.cpu.as_ref().map(|cpu| self::cpu(cpu, &report.profile, top)),
         remarks: report.capture.remarks.iter().map(remark).collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &document)?;
     out.write_all(b"\n")
+}
+
+fn cpu<'r>(cpu: &CpuReport, profile: &'r Profile, top: usize) -> Cpu<'r> {
+    let javascript: HashMap<FrameId, &InnermostShare> =
+        cpu.javascript.iter().map(|inner| (inner.share.frame, inner)).collect();
+    let function = |share: &FunctionShare| {
+        let inner = javascript.get(&share.frame);
+        let lines = inner.map(|inner| inner.lines.as_slice()).unwrap_or_default();
+        Some(Function {
+            self_samples: share.self_samples,
+            total_samples: share.total_samples,
+            innermost_samples: inner.map(|inner| inner.share.self_samples),
+            lines: lines
+                .iter()
+                .map(|&LineShare { line, samples }| LineInfo { line, samples })
+                .collect(),
+            frame: JsonFrame::new(profile.get(share.frame)?),
+        })
+    };
+    Cpu {
+        samples: cpu.samples,
+        source: clean_string(cpu.source.as_bytes(), TEXT_CHARS),
+        period_ns: cpu.period_ns,
+        functions: cpu.functions.iter().take(top).filter_map(function).collect(),
+    }
+}
+
+/// Where JavaScript names came from, for programs.
+fn js(names: JsNames) -> Option<&'static str> {
+    match names {
+        JsNames::Unknown => None,
+        JsNames::Heap => Some("heap"),
+        JsNames::Map | JsNames::MapForWant => Some("map"),
+        JsNames::Off => Some("off"),
+    }
 }
 
 fn event(event: &EventCount) -> EventInfo {
@@ -259,6 +301,7 @@ fn event(event: &EventCount) -> EventInfo {
         event: clean_string(event.event.as_bytes(), TEXT_CHARS),
         set: clean_string(event.set.as_bytes(), TEXT_CHARS),
         samples: event.samples,
+        without_stack: Some(event.without_stack).filter(|&hits| hits > 0),
         lost: event.lost,
         dropped: event.dropped,
     }
@@ -268,12 +311,12 @@ fn named(named: Named) -> NamedFrames {
     NamedFrames { total: named.total, named: named.named }
 }
 
-fn unresolved(&(reason, frames): &(Reason, u64)) -> Unresolved {
+fn unresolved(reason: Reason, frames: u64, names: JsNames) -> Unresolved {
     Unresolved {
         reason: reason.key(),
         frames,
         sentence: reason.sentence(),
-        remedy: reason.remedy(),
+        remedy: reason.remedy(names),
     }
 }
 
@@ -307,6 +350,7 @@ fn probe<'r>(probe: &ProbeReport, profile: &'r Profile, top: usize) -> Probe<'r>
     Probe {
         event: clean_string(probe.event.as_bytes(), TEXT_CHARS),
         count: probe.count,
+        without_stack: Some(probe.not_taken).filter(|&hits| hits > 0),
         stacks: stacks
             .map(|&(stack, count)| ProbeStack { count, frames: JsonFrame::stack(profile, stack) })
             .collect(),

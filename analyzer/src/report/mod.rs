@@ -9,17 +9,19 @@ pub mod text;
 pub mod units;
 
 #[cfg(test)]
+mod javascript_tests;
+#[cfg(test)]
 mod tests;
 
 use formats::capture::{Capture, EventDef};
 
 use crate::aggregate::count_stacks;
-use crate::aggregate::cpu::{self, FunctionShare};
+use crate::aggregate::cpu::{self, FunctionShare, Functions, InnermostShare};
 use crate::aggregate::losses::{self, EventCount};
 use crate::aggregate::opens::{self as by_path, OpenCount, PathFilter, PathOpens};
-use crate::aggregate::quality::StackQuality;
+use crate::aggregate::quality::{self, StackQuality};
 use crate::join::opens;
-use crate::profile::{Profile, ResolvedStackId};
+use crate::profile::{JsNames, Profile, ResolvedStackId};
 use crate::symbolise::Symboliser;
 
 /// The set of time samples.
@@ -40,7 +42,7 @@ pub struct CpuReport {
     /// Functions, the most expensive first.
     pub functions: Vec<FunctionShare>,
     /// JavaScript of the application, by samples in the function and in what it called.
-    pub javascript: Vec<FunctionShare>,
+    pub javascript: Vec<InnermostShare>,
 }
 
 /// The hits of one probe.
@@ -50,6 +52,8 @@ pub struct ProbeReport {
     pub event: String,
     /// How often it was hit.
     pub count: u64,
+    /// Of these, the hits of which no stack was taken, because there were too many.
+    pub not_taken: u64,
     /// The stacks, the most frequent first.
     pub stacks: Vec<(ResolvedStackId, u64)>,
 }
@@ -77,6 +81,8 @@ pub struct Report<'c> {
     pub probes: Vec<ProbeReport>,
     /// How good the stacks are.
     pub quality: StackQuality,
+    /// How JavaScript frames got their names.
+    pub js_names: JsNames,
     /// Samples and losses by event.
     pub events: Vec<EventCount>,
     /// What makes the capture incomplete.
@@ -96,19 +102,21 @@ impl<'c> Report<'c> {
             event.set != CPU_SET && !(opens::is_half(event) && event.name == opens::CLEANUP)
         });
         let probes = probes(capture, &mut symboliser);
-        let profile = symboliser.into_profile();
+        let mut profile = symboliser.into_profile();
         let quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
         let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
             let defs: Vec<_> = capture.events.iter().filter(|e| e.set == CPU_SET).collect();
             let mut sources: Vec<&str> = defs.iter().map(|e| e.source.as_str()).collect();
             sources.dedup();
             let period = defs.first().and_then(|def| def.period_ns);
-            let functions = cpu::functions(&profile, &time);
+            let by_function = Functions::of(&mut profile);
+            let functions = cpu::functions(&profile, &by_function, &time);
+            let wanted = stacks::is_application;
             CpuReport {
                 samples: time.total(),
                 source: sources.join(", "),
                 period_ns: period.filter(|_ns| defs.iter().all(|def| def.period_ns == period)),
-                javascript: cpu::by_innermost(&profile, &time, &functions, stacks::is_application),
+                javascript: cpu::by_innermost(&profile, &by_function, &time, &functions, wanted),
                 functions,
             }
         });
@@ -127,6 +135,7 @@ impl<'c> Report<'c> {
             cpu,
             probes,
             quality,
+            js_names: quality::js_names(capture),
             events: losses::by_event(capture),
             problems: losses::problems(capture),
         }
@@ -161,7 +170,8 @@ fn probes(capture: &Capture, symboliser: &mut Symboliser<'_>) -> Vec<ProbeReport
         let counts = count_stacks(capture, symboliser, |event| event.id == probe.id);
         let mut stacks = counts.rows();
         stacks.sort_by_key(|&(stack, count)| (std::cmp::Reverse(count), stack));
-        ProbeReport { event: probe.name.clone(), count: counts.total(), stacks }
+        let not_taken = losses::without_stack(capture, probe.id);
+        ProbeReport { event: probe.name.clone(), count: counts.total(), not_taken, stacks }
     });
     probes.collect()
 }

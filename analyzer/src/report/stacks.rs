@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::units::counted;
-use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
+use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 
 /// Frames of the application that are shown of one stack.
 const FRAMES: usize = 12;
@@ -36,6 +36,13 @@ pub enum Line {
 #[must_use]
 pub fn is_application(frame: &ResolvedFrame) -> bool {
     frame.kind == Kind::Js && frame.unresolved.is_none() && !is_node(frame)
+}
+
+/// Whether a stack was taken: of a probe that is hit too often, only some are.
+#[must_use]
+pub fn is_taken(profile: &Profile, stack: ResolvedStackId) -> bool {
+    let leaf = profile.leaf_first(stack).next();
+    leaf.is_none_or(|frame| frame.unresolved != Some(Reason::NotTaken))
 }
 
 fn is_node(frame: &ResolvedFrame) -> bool {
@@ -167,7 +174,6 @@ fn fold(frames: &[&ResolvedFrame]) -> Option<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::Reason;
 
     fn js(function: &str, file: &str) -> ResolvedFrame {
         ResolvedFrame { file: Some(file.into()), ..ResolvedFrame::named(Kind::Js, function.into()) }

@@ -167,7 +167,8 @@ fn json_keeps_the_contract() {
     assert_eq!(
         frames[3],
         serde_json::json!({"kind": "js", "function": "readSettings",
-            "file": "/app/lib/settings.js", "line": 12, "column": 18})
+            "file": "/app/lib/settings.js", "line": 12, "column": 18,
+            "defined_line": 12, "defined_column": 18})
     );
     assert_eq!(report["cpu"]["functions"][0]["function"], "hot");
     let probe = &report["probes"][0];

@@ -13,7 +13,7 @@ use super::json::UNREADABLE_PATH;
 use super::stacks::{self, Line};
 use super::style::Style;
 use super::units::{counted, date, duration, percent};
-use crate::aggregate::opens::{OpenCount, PathFilter, PathOpens};
+use crate::aggregate::opens::{OpenCount, OpenStack, PathFilter, PathOpens};
 use crate::aggregate::quality::Named;
 
 /// Paths and remarks shown unless `--top` says otherwise.
@@ -34,6 +34,9 @@ const NAME_CHARS: usize = 80;
 const PROCESSES: usize = 5;
 /// Widest function column, characters; longer names push their place to the right.
 const FUNCTION_WIDTH: usize = 40;
+
+/// Frames whose names can come from several places.
+const JAVASCRIPT: &str = "JavaScript";
 
 /// How to show it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -209,7 +212,11 @@ impl Page<'_, '_, '_> {
             self.out,
             "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}{pids}"
         )?;
-        let stacks = path.stacks.iter().map(|stack| (stack.stack, stack.opens));
+        let profile = &self.report.profile;
+        let taken = |stack: &&OpenStack| stacks::is_taken(profile, stack.stack);
+        let with_stack: u64 = path.stacks.iter().filter(taken).map(|s| s.opens.count).sum();
+        let shown: u64 = path.stacks.iter().map(|s| s.opens.count).sum();
+        let stacks = path.stacks.iter().filter(taken).map(|stack| (stack.stack, stack.opens));
         let stacks =
             stacks::alike(&self.report.profile, stacks, OpenCount::merge, |opens| opens.count);
         for (opens, lines) in stacks.iter().take(STACKS) {
@@ -227,7 +234,12 @@ impl Page<'_, '_, '_> {
             writeln!(self.out, "{:>11} x {how}{failed}", opens.count)?;
             self.stack(lines)?;
         }
-        self.more_stacks(stacks.len())
+        self.more_stacks(stacks.len())?;
+        if with_stack < shown {
+            let text = format!("          stacks of {with_stack} of {shown} opens");
+            writeln!(self.out, "{}", self.style.dim(&text))?;
+        }
+        Ok(())
     }
 
     fn more_stacks(&mut self, stacks: usize) -> io::Result<()> {
@@ -250,14 +262,16 @@ impl Page<'_, '_, '_> {
         let quality = &self.report.quality;
         writeln!(self.out, "\n{}", self.style.heading("HOW GOOD ARE THESE STACKS"))?;
         for (what, named) in
-            [("JavaScript", quality.js), ("native", quality.native), ("kernel", quality.kernel)]
+            [(JAVASCRIPT, quality.js), ("native", quality.native), ("kernel", quality.kernel)]
         {
             let Named { total, named } = named;
             if total > 0 {
                 let part = percent(named, total);
+                let origin = self.report.js_names.origin().filter(|_origin| what == JAVASCRIPT);
+                let origin = origin.map_or(String::new(), |origin| format!(", {origin}"));
                 writeln!(
                     self.out,
-                    "  {part:>7} of {what} frames have a name ({named} of {total})"
+                    "  {part:>7} of {what} frames have a name ({named} of {total}){origin}"
                 )?;
             }
         }
@@ -268,8 +282,13 @@ impl Page<'_, '_, '_> {
         for &(reason, frames) in &quality.unresolved {
             let frames = counted(frames, "frame", "frames");
             writeln!(self.out, "  {frames}: {} [{}]", reason.sentence(), reason.key())?;
-            let remedy = format!("      remedy: {}", reason.remedy());
+            let remedy = format!("      remedy: {}", reason.remedy(self.report.js_names));
             writeln!(self.out, "{}", self.style.dim(&remedy))?;
+        }
+        for event in self.report.events.iter().filter(|event| event.without_stack > 0) {
+            let name = clean_string(event.event.as_bytes(), NAME_CHARS);
+            let with_stack = event.samples.saturating_sub(event.without_stack);
+            writeln!(self.out, "  {name}: stacks of {with_stack} of {} hits", event.samples)?;
         }
         if self.report.profile.frames().is_empty() {
             writeln!(self.out, "  there are no stacks")?;

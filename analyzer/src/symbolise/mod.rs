@@ -6,6 +6,7 @@
 //! without reused JIT addresses is thus resolved once; the others once for each change on their way.
 
 mod demangle;
+mod javascript;
 mod jit;
 mod native;
 mod timeline;
@@ -16,9 +17,9 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 
-use formats::capture::{Capture, Frame, Marker};
-use formats::text::clean_string;
+use formats::capture::{Capture, Frame, Marker, NoName};
 
+use self::javascript::{Javascript, Place};
 use self::jit::{JitMaps, Known};
 use self::native::Natives;
 use self::timeline::{Span, Timeline};
@@ -52,6 +53,7 @@ pub struct Symboliser<'c> {
     capture: &'c Capture,
     profile: Profile,
     natives: Natives<'c>,
+    javascript: Javascript<'c>,
     jit: JitMaps<'c>,
     frames: Vec<Option<Timeline<FrameId>>>,
     nodes: Vec<Node>,
@@ -78,6 +80,7 @@ impl<'c> Symboliser<'c> {
             capture,
             profile: Profile::default(),
             natives: Natives::new(capture),
+            javascript: Javascript::new(capture),
             jit: JitMaps::new(capture),
             frames: vec![None; capture.frames.len()],
             nodes,
@@ -192,21 +195,15 @@ impl<'c> Symboliser<'c> {
                 self.natives.file_frame(object, offset, call)
             }
             Some(Frame::Kernel { address, call }) => self.natives.kernel_frame(address, call),
-            Some(Frame::Js { function, .. }) => self.js_frame(function),
-            Some(Frame::Nameless(_)) => ResolvedFrame::nameless(Kind::Js, Reason::Damaged),
+            Some(Frame::Js { function, position, tier, inlined }) => {
+                self.javascript.frame(function, Place { position, tier, inlined })
+            }
+            Some(Frame::Nameless(why)) => ResolvedFrame::nameless(Kind::Js, nameless(why)),
             Some(Frame::Unmapped { .. }) => {
                 ResolvedFrame::nameless(Kind::Unknown, Reason::Unmapped)
             }
-            Some(Frame::Marker(Marker::TRUNCATED)) => {
-                ResolvedFrame::nameless(Kind::Unknown, Reason::Truncated)
-            }
-            Some(Frame::Marker(Marker::DROPPED)) => {
-                ResolvedFrame::nameless(Kind::Unknown, Reason::StackDropped)
-            }
-            // A marker of a later version too: something is here that cannot be told.
-            Some(Frame::Marker(_)) | None => {
-                ResolvedFrame::nameless(Kind::Unknown, Reason::Damaged)
-            }
+            Some(Frame::Marker(marker)) => ResolvedFrame::nameless(Kind::Unknown, said_by(marker)),
+            None => ResolvedFrame::nameless(Kind::Unknown, Reason::Damaged),
         };
         Timeline::constant(self.profile.frame(frame))
     }
@@ -241,18 +238,27 @@ impl<'c> Symboliser<'c> {
         self.entry_frames.insert((entry, inferred), id);
         id
     }
+}
 
-    fn js_frame(&self, function: u32) -> ResolvedFrame {
-        let Some(function) = self.capture.functions.get(function as usize) else {
-            return ResolvedFrame::nameless(Kind::Js, Reason::Damaged);
-        };
-        let script = function.script.checked_sub(1);
-        let script = script.and_then(|script| self.capture.scripts.get(script as usize));
-        ResolvedFrame {
-            file: script
-                .filter(|script| !script.name.is_empty())
-                .map(|script| clean_string(&script.name, FILE_CHARS)),
-            ..ResolvedFrame::named(Kind::Js, v8_name::function_name(&function.name))
-        }
+/// What a remark inside a stack says. One of a later version: something is here that cannot be told.
+fn said_by(marker: Marker) -> Reason {
+    match marker {
+        Marker::TRUNCATED => Reason::Truncated,
+        Marker::DROPPED => Reason::StackDropped,
+        Marker::CUT => Reason::StackCut,
+        Marker::GAP => Reason::FramesMissing,
+        Marker::BROKEN => Reason::ChainLost,
+        Marker::NOT_TAKEN => Reason::NotTaken,
+        _ => Reason::Damaged,
+    }
+}
+
+/// Why the recorder could not name a JavaScript frame.
+fn nameless(why: NoName) -> Reason {
+    match why {
+        NoName::MOVED => Reason::JsMoved,
+        NoName::CONTRADICTION => Reason::JsContradiction,
+        NoName::ENDED => Reason::ProcessEnded,
+        _ => Reason::Damaged,
     }
 }

@@ -1,6 +1,6 @@
 //! Captures in, names out: by time, by process, with every reason.
 
-use formats::capture::{Frame, Function, Marker, Object, Process, Script, Tier};
+use formats::capture::{Frame, Marker, NoName, Object, Process, Script, Tier};
 
 use super::*;
 use crate::testing::{CaptureBuilder, START_NS};
@@ -119,9 +119,12 @@ fn native_kernel_and_recorded_javascript_frames() {
     build.symbol(node, 0x5000, 0x10, "_ZN4node2fs4OpenERKN2v820FunctionCallbackInfoINS1_5ValueEEE");
     build.symbol(kernel, 0xffff_ffff_8100_0000, 0x40, "do_sys_openat2");
     build.symbol(stripped, 0x10, 0x10, "exported");
-    let script = build.writer().script(Script { name: b"/app/a.js".to_vec(), ..Script::default() });
-    let function =
-        build.writer().function(Function { script: script + 1, name: Vec::new(), start: 3 });
+    let script = build.script("/app/a.js", &[9]);
+    let function = build.function(script + 1, "", 3);
+    let array_map = build.function(0, "ArrayMap", 0);
+    let regexp = build.function(0, "RegExp", 0);
+    let unnamed = build.function(0, "", 0);
+    let js = |function, tier| Frame::Js { function, position: 1, tier, inlined: false };
     let native = |object, offset, call| Frame::Native { object, offset, call };
     let table = [
         (native(node, 0x1000, false), "native uv_fs_open"),
@@ -143,6 +146,18 @@ fn native_kernel_and_recorded_javascript_frames() {
             Frame::Js { function: 9, position: 1, tier: Tier::MAGLEV, inlined: false },
             "js [damaged capture]",
         ),
+        (js(function, Tier(77)), "js (anonymous)"),
+        (js(array_map, Tier::BUILTIN), "builtin ArrayMap"),
+        (js(unnamed, Tier::BUILTIN), "builtin [no symbol]"),
+        (js(regexp, Tier::GENERATED), "jit RegExp"),
+        (Frame::Nameless(NoName::MOVED), "js [JavaScript, moved]"),
+        (Frame::Nameless(NoName::CONTRADICTION), "js [JavaScript, contradictory]"),
+        (Frame::Nameless(NoName::ENDED), "js [JavaScript, process ended]"),
+        (Frame::Nameless(NoName(77)), "js [damaged capture]"),
+        (Frame::Marker(Marker::CUT), "unknown [stack cut at --stack-size]"),
+        (Frame::Marker(Marker::GAP), "unknown [frames missing]"),
+        (Frame::Marker(Marker::BROKEN), "unknown [chain lost]"),
+        (Frame::Marker(Marker::NOT_TAKEN), "unknown [no stack taken]"),
         (Frame::Marker(Marker::TRUNCATED), "unknown [stack cut at the kernel's limit]"),
         (Frame::Marker(Marker::DROPPED), "unknown [stack not kept]"),
         (Frame::Marker(Marker(77)), "unknown [damaged capture]"),
@@ -171,6 +186,73 @@ fn native_kernel_and_recorded_javascript_frames() {
     let stack = hidden.sampled(&[Frame::Kernel { address: 1 << 63, call: false }]);
     let capture = hidden.finish();
     assert_eq!(shown(&mut Symboliser::new(&capture), stack, 1), ["[kernel, hidden]"]);
+}
+
+#[test]
+fn javascript_places_are_those_of_error_stack() {
+    let mut build = CaptureBuilder::new();
+    build.process(10, &[10]);
+    // Three lines of 4, 6 and 5 characters, 10 lines and 5 columns into a file: what `vm.Script`
+    // with `lineOffset: 10, columnOffset: 5` prints (Node 20.20.2).
+    let mut script = |name: &str, url: &str, before: (i32, i32), known: bool| {
+        let script = build.writer().script(Script {
+            name: name.as_bytes().to_vec(),
+            source_url: url.as_bytes().to_vec(),
+            line_offset: before.0 as u32,
+            column_offset: before.1 as u32,
+            ..Script::default()
+        });
+        if known {
+            build.line_ends(script, &[4, 11, 17]);
+        }
+        script
+    };
+    let scripts = [
+        script("/app/a.js", "", (0, 0), true),
+        script("/app/a.js", "", (10, 5), true),
+        script("", "gone.js", (10, 5), true),
+        script("/app/a.js", "other.js", (10, 5), true),
+        script("", "", (0, 0), true),
+        script("/app/late.js", "", (0, 0), false),
+        script("/app/a.js", "", (-1, 0), true),
+    ];
+    let places = [
+        // script, definition, position: file, place, definition
+        (0, 3, 14, "/app/a.js:3:2", "1:3"),
+        (0, 5, 5, "/app/a.js:1:5", "1:5"),
+        (0, 6, 12, "/app/a.js:2:7", "2:1"),
+        (0, 0, 14, "/app/a.js:3:2", "-"),
+        (0, 6, 0, "/app/a.js:2:1", "2:1"),
+        (0, 6, 99, "/app/a.js:2:1", "2:1"),
+        (0, 0, 0, "/app/a.js", "-"),
+        (1, 3, 14, "/app/a.js:13:2", "11:8"),
+        (2, 3, 14, "gone.js:3:2", "1:3"),
+        (3, 3, 14, "/app/a.js:13:2", "11:8"),
+        (4, 3, 14, "<anonymous>:3:2", "1:3"),
+        (5, 3, 14, "/app/late.js", "-"),
+        (6, 6, 14, "/app/a.js:2:2", "1:1"),
+        (6, 3, 3, "/app/a.js", "-"),
+    ];
+    let rows: Vec<_> = places
+        .iter()
+        .map(|&(script, start, position, ..)| {
+            let function = build.function(scripts[script] + 1, "f", start);
+            let tier = Tier::TURBOFAN;
+            build.sampled(&[Frame::Js { function, position, tier, inlined: script == 1 }])
+        })
+        .collect();
+    let capture = build.finish();
+    let mut s = Symboliser::new(&capture);
+    for (&(script, start, position, place, defined), row) in places.iter().zip(rows) {
+        let id = s.resolve(at(&capture, row), 100);
+        let frame = s.profile().leaf_first(id).next().unwrap();
+        assert_eq!(frame.place().as_deref(), Some(place));
+        let got = frame.defined_line.zip(frame.defined_column);
+        let got = got.map_or("-".into(), |(line, column)| format!("{line}:{column}"));
+        assert_eq!(got, defined, "{script} {start} {place}");
+        let ran = ((1..=17).contains(&position) && script < 5) || (script == 6 && position == 14);
+        assert_eq!((frame.executing, frame.inlined), (ran, script == 1), "{place}");
+    }
 }
 
 #[test]

@@ -79,6 +79,8 @@ fn js(text: &[u8]) -> ResolvedFrame {
         file: (!file.is_empty()).then(|| clean_string(file, FILE_CHARS)),
         line,
         column,
+        defined_line: line,
+        defined_column: column,
         ..ResolvedFrame::named(Kind::Js, function_name(name))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use formats::text::clean_string;
 
-use crate::profile::{FrameId, Kind, Profile, Reason, ResolvedFrame};
+use crate::profile::{FrameId, JsNames, Kind, Profile, Reason, ResolvedFrame};
 
 /// Longest label, characters.
 const MAX_CHARS: usize = 200;
@@ -22,14 +22,15 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    pub(super) fn new(profile: &Profile) -> Self {
+    pub(super) fn new(profile: &Profile, names: JsNames) -> Self {
         let frames = profile.frames();
-        let short: Vec<String> = frames.iter().map(|frame| label(frame, short_file)).collect();
+        let short: Vec<String> =
+            frames.iter().map(|frame| label(frame, names, short_file)).collect();
         // A short label that several places would share is given up for the long one.
         let mut places: HashMap<&str, (Option<&str>, Option<u32>)> = HashMap::new();
         let mut shared: HashSet<&str> = HashSet::new();
         for (frame, text) in frames.iter().zip(&short) {
-            let place = (frame.file.as_deref(), frame.line);
+            let place = (frame.file.as_deref(), frame.defined_line);
             if *places.entry(text).or_insert(place) != place {
                 shared.insert(text);
             }
@@ -39,7 +40,7 @@ impl Labels {
         let mut of_frame = Vec::with_capacity(frames.len());
         for (frame, text) in frames.iter().zip(&short) {
             let text = if shared.contains(text.as_str()) {
-                label(frame, str::to_owned)
+                label(frame, names, str::to_owned)
             } else {
                 text.clone()
             };
@@ -81,13 +82,14 @@ fn annotation(kind: Kind) -> &'static str {
     }
 }
 
-fn label(frame: &ResolvedFrame, shorten: fn(&str) -> String) -> String {
+/// A function goes by its definition: its call sites are one frame.
+fn label(frame: &ResolvedFrame, names: JsNames, shorten: fn(&str) -> String) -> String {
     let mut text = match frame.unresolved {
-        Some(reason) => unresolved(frame, reason),
+        Some(reason) => unresolved(frame, reason, names),
         None => match &frame.file {
             Some(file) if matches!(frame.kind, Kind::Js | Kind::Jit) => {
                 let function = clean_string(frame.function.as_bytes(), MAX_FUNCTION);
-                let line = frame.line.map(|line| format!(":{line}")).unwrap_or_default();
+                let line = frame.defined_line.map(|line| format!(":{line}")).unwrap_or_default();
                 format!("{function} {}{line}", shorten(file))
             }
             Some(file) if frame.kind == Kind::Operation => {
@@ -112,12 +114,17 @@ fn path_end(path: &str) -> String {
 }
 
 /// The reason in few words, with the flag that would help, or with the file that has no name.
-fn unresolved(frame: &ResolvedFrame, reason: Reason) -> String {
+fn unresolved(frame: &ResolvedFrame, reason: Reason, names: JsNames) -> String {
     match reason {
-        Reason::InterpretedWithoutName => {
-            "[interpreted, no name: use --interpreted-frames-native-stack]".to_owned()
+        Reason::InterpretedWithoutName | Reason::JitNoMap => {
+            let hint = match (names, reason) {
+                (JsNames::Heap, _) => return reason.label().to_owned(),
+                (JsNames::Map | JsNames::Off, _) => "--js=heap",
+                (_, Reason::JitNoMap) => "--perf-basic-prof",
+                _ => "--interpreted-frames-native-stack",
+            };
+            format!("{}: use {hint}]", reason.label().trim_end_matches(']'))
         }
-        Reason::JitNoMap => "[JIT code, no map: use --perf-basic-prof]".to_owned(),
         _ => match frame.module.as_deref().and_then(|path| path.rsplit('/').next()) {
             Some(module) if !module.is_empty() => format!("{} {module}", reason.label()),
             _ => reason.label().to_owned(),
@@ -191,7 +198,8 @@ mod tests {
     fn operations_end_in_their_error() {
         let text = |file: &str, error: &str| {
             let frame = ResolvedFrame::named(Kind::Operation, error.to_owned());
-            label(&ResolvedFrame { file: Some(file.to_owned()), ..frame }, short_file)
+            let frame = ResolvedFrame { file: Some(file.to_owned()), ..frame };
+            label(&frame, JsNames::default(), short_file)
         };
         assert_eq!(text("/srv/app/config/local.json", "ENOENT"), "config/local.json ENOENT");
         assert_eq!(text("/srv/app/config/local.json", ""), "config/local.json");
@@ -221,10 +229,11 @@ mod tests {
         let mut profile = Profile::default();
         let mut js = |file: &str| {
             let frame = ResolvedFrame::named(Kind::Js, "run".to_owned());
-            profile.frame(ResolvedFrame { file: Some(file.to_owned()), line: Some(3), ..frame })
+            let file = Some(file.to_owned());
+            profile.frame(ResolvedFrame { file, defined_line: Some(3), ..frame })
         };
         let (a, b, c) = (js("/one/lib/x.js"), js("/two/lib/x.js"), js("/one/lib/y.js"));
-        let labels = Labels::new(&profile);
+        let labels = Labels::new(&profile, JsNames::default());
         let text = |frame| labels.text(labels.of(frame).unwrap()).to_owned();
         assert_eq!(text(a), "run /one/lib/x.js:3");
         assert_eq!(text(b), "run /two/lib/x.js:3");

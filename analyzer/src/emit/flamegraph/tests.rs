@@ -8,6 +8,7 @@ fn options() -> FlamegraphOptions {
         title: "node server.js (pid 10) · 30.0 s · 3000 samples · cpu-clock".to_owned(),
         subtitle: "98.2 % of JavaScript frames named".to_owned(),
         unit: "samples".to_owned(),
+        js_names: JsNames::default(),
     }
 }
 
@@ -20,7 +21,12 @@ fn draw(profile: &Profile, rows: &[(ResolvedStackId, u64)]) -> (String, Rendered
 
 fn js(function: &str, file: &str, line: u32) -> ResolvedFrame {
     let frame = ResolvedFrame::named(Kind::Js, function.to_owned());
-    ResolvedFrame { file: Some(file.to_owned()), line: Some(line), ..frame }
+    ResolvedFrame {
+        file: Some(file.to_owned()),
+        line: Some(line),
+        defined_line: Some(line),
+        ..frame
+    }
 }
 
 fn stack(profile: &mut Profile, frames: &[ResolvedFrame]) -> ResolvedStackId {
@@ -107,6 +113,7 @@ fn hostile_names_are_text() {
         title: names.concat(),
         subtitle: names[1].clone(),
         unit: names[0].clone(),
+        ..FlamegraphOptions::default()
     };
     render(&profile, &rows, &hostile, &mut out).unwrap();
     let svg = String::from_utf8(out).unwrap();

@@ -4,10 +4,30 @@
 use std::io;
 
 use super::{Page, width, write_line};
-use crate::aggregate::cpu::FunctionShare;
+use crate::aggregate::cpu::{FunctionShare, LineShare};
 use crate::report::CpuReport;
 use crate::report::stacks;
 use crate::report::units::{counted, duration, percent};
+
+/// Lines of a function that are shown.
+const LINES: usize = 3;
+/// Share of a function's samples below which a line is not shown, percent.
+const LEAST_PERCENT: u64 = 5;
+const NO_LINES: &[LineShare] = &[];
+
+/// A function, and its lines where they are to be shown.
+type Row<'r> = (&'r FunctionShare, &'r [LineShare]);
+
+/// `line 42: 63.0%, line 47: 20.5%`, of a function's own samples.
+fn hottest(lines: &[LineShare], samples: u64) -> Option<String> {
+    let shown: Vec<String> = lines
+        .iter()
+        .take(LINES)
+        .filter(|line| line.samples.saturating_mul(100) >= samples.saturating_mul(LEAST_PERCENT))
+        .map(|line| format!("line {}: {}", line.line, percent(line.samples, samples)))
+        .collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
+}
 
 impl Page<'_, '_, '_> {
     pub(super) fn cpu(&mut self, cpu: &CpuReport) -> io::Result<()> {
@@ -24,22 +44,29 @@ impl Page<'_, '_, '_> {
         if !cpu.javascript.is_empty() {
             let what = "JavaScript, each function with the builtins and native code it called";
             writeln!(self.out, "  {what}")?;
-            self.functions(cpu, &cpu.javascript)?;
+            let rows: Vec<Row<'_>> =
+                cpu.javascript.iter().map(|inner| (&inner.share, inner.lines.as_slice())).collect();
+            self.functions(cpu, &rows)?;
             writeln!(self.out, "  All functions, by the time in themselves")?;
         }
-        self.functions(cpu, &cpu.functions)
+        let rows: Vec<Row<'_>> = cpu.functions.iter().map(|share| (share, NO_LINES)).collect();
+        self.functions(cpu, &rows)
     }
 
-    fn functions(&mut self, cpu: &CpuReport, functions: &[FunctionShare]) -> io::Result<()> {
+    fn functions(&mut self, cpu: &CpuReport, functions: &[Row<'_>]) -> io::Result<()> {
         writeln!(self.out, "{}", self.style.dim("    self   total  function"))?;
-        let frame = |share: &FunctionShare| self.report.profile.get(share.frame).map(stacks::full);
+        let frame =
+            |&(share, _lines): &Row<'_>| self.report.profile.get(share.frame).map(stacks::full);
         let shares = || functions.iter().take(self.top_functions);
         let width = width(shares().filter_map(frame).collect::<Vec<_>>().iter());
-        for (share, line) in shares().filter_map(|share| Some((share, frame(share)?))) {
+        for ((share, lines), line) in shares().filter_map(|row| Some((row, frame(row)?))) {
             let own = percent(share.self_samples, cpu.samples);
             let total = percent(share.total_samples, cpu.samples);
             write!(self.out, "{own:>8}{total:>8}  ")?;
             write_line(&line, width, self.style, self.out)?;
+            if let Some(lines) = hottest(lines, share.self_samples) {
+                writeln!(self.out, "{:20}{}", "", self.style.dim(&lines))?;
+            }
         }
         self.more(functions.len(), self.top_functions, "function", "functions")
     }

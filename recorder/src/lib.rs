@@ -22,4 +22,5 @@ pub mod session;
 #[expect(unsafe_code, reason = "the kernel boundary; every block says why it is valid")]
 pub mod sys;
 pub mod tracefs;
+pub mod unwind;
 pub mod v8;

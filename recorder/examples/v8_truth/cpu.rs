@@ -69,7 +69,10 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
             let dump =
                 StackDump { registers: sample.registers, stack: &sample.stack, at_entry: false };
             let stack = v8.resolve(&dump);
-            let tag = if stack.ending == Ending::Broken {
+            cost.known += u64::from(stack.known);
+            let tag = if stack.frames.contains(&Frame::Gap) {
+                "Gap".to_owned()
+            } else if stack.ending == Ending::Broken {
                 format!("Broken after {}", stack.frames.len().min(3))
             } else {
                 format!("{:?}", stack.ending)

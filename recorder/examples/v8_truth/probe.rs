@@ -79,6 +79,7 @@ pub(crate) fn probe(args: &[String]) {
             let dump =
                 StackDump { registers: sample.registers, stack: &sample.stack, at_entry: true };
             let resolved = v8.resolve(&dump);
+            cost.known += u64::from(resolved.known);
             *endings.entry(format!("{:?}", resolved.ending)).or_default() += 1;
             if std::env::var_os("RAW").is_some() && samples.len() < 2 {
                 println!("{:x?} {:?}", resolved.frames, resolved.ending);

@@ -8,11 +8,8 @@ use linux_perf_event_reader::{EventRecord, RawEventRecord, RecordParseInfo, Reco
 use recorder::sys::attr::EventAttr;
 use recorder::sys::perf::PerfFd;
 use recorder::sys::ring::Ring;
+use recorder::unwind::{REGISTERS, Registers};
 use recorder::v8::V8;
-use recorder::v8::frame::Registers;
-
-/// BP, SP, IP, R9, R12 (arch/x86/include/uapi/asm/perf_regs.h).
-const REGS: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 17 | 1 << 20;
 
 /// A sample with the start of its user stack.
 pub(crate) struct Sample {
@@ -31,7 +28,7 @@ pub(crate) struct Tap {
 
 impl Tap {
     pub(crate) fn open(mut attr: EventAttr, pid: u32) -> Self {
-        attr.user_regs = REGS;
+        attr.user_regs = REGISTERS;
         attr.user_stack_bytes = std::env::var("STACK").map_or(16 << 10, |v| v.parse().unwrap());
         attr.watermark_bytes = 1 << 20;
         let event = PerfFd::open(&attr, pid as i32, -1).unwrap();
@@ -57,16 +54,9 @@ impl Tap {
             let (Some(regs), Some((stack, _))) = (sample.user_regs, sample.user_stack) else {
                 continue;
             };
-            let reg = |n| regs.get(n).unwrap_or(0);
             out.push(Sample {
                 time: sample.timestamp.unwrap(),
-                registers: Registers {
-                    ip: reg(8),
-                    sp: reg(7),
-                    bp: reg(6),
-                    r9: reg(17),
-                    r12: reg(20),
-                },
+                registers: Registers::of_sample(|number| regs.get(number)),
                 stack: stack.as_slice().to_vec(),
             });
         }
@@ -90,6 +80,8 @@ pub(crate) struct Cost {
     pub(crate) drains: u64,
     pub(crate) worst: Duration,
     pub(crate) age_ns: u64,
+    /// Stacks that the drain had resolved before.
+    pub(crate) known: u64,
 }
 
 /// Starts `node`; both its ends are piped.
@@ -108,11 +100,13 @@ pub(crate) fn start(
 /// Prints what the reader spent on each sample.
 pub(crate) fn report_cost(v8: &V8, cost: &Cost) {
     let counts = v8.counts();
+    let (tables, bytes) = v8.unwinder().size();
+    println!("{} stacks known; unwind tables of {tables} files, {} KiB", cost.known, bytes >> 10);
     let n = cost.samples.max(1);
     println!(
-        "{} samples, {:.0} us each, {} drains, worst drain {:?}, mean age {:.1} ms; reads/sample: {:.1} calls {:.1} pages; code {:?}; exhausted {}",
+        "{} samples, {:.1} us each, {} drains, worst drain {:?}, mean age {:.1} ms; reads/sample: {:.1} calls {:.1} pages; code {:?}; exhausted {}",
         cost.samples,
-        cost.resolve.as_micros() as f64 / n as f64,
+        cost.resolve.as_nanos() as f64 / n as f64 / 1e3,
         cost.drains,
         cost.worst,
         cost.age_ns as f64 / n as f64 / 1e6,

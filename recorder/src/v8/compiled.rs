@@ -18,7 +18,7 @@ use super::walk::{Place, Walker};
 /// Inlining ids have 16 bits (V8's src/codegen/source-position.h).
 const MAX_INLINED: usize = 1 << 16;
 /// Words looked through for a return address below an innermost frame.
-const MAX_SEARCH: usize = 64;
+pub(super) const MAX_SEARCH: usize = 64;
 
 impl<M: Memory> Walker<M> {
     /// Innermost in a stub without a frame: the return address into compiled code is near the top
@@ -215,8 +215,13 @@ fn caller_of_unset(dump: &StackDump<'_>, regions: &Regions, place: Place) -> Opt
     if place.bp <= sp {
         return None;
     }
-    // Before `push rbp` and after `pop rbp` the return address is on top.
-    dump.word(sp).filter(is_code)
+    // Before `push rbp` and after `pop rbp` the return address is on top; behind `push rbp` it is
+    // below the caller's frame pointer.
+    let top = dump.word(sp)?;
+    if top == place.bp {
+        return dump.word(sp.checked_add(8)?).filter(is_code);
+    }
+    Some(top).filter(is_code)
 }
 
 /// Whether machine code ends with a call: E8 rel32, or FF /2 in any form of its operand (Intel SDM,

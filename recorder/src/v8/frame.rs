@@ -4,46 +4,7 @@
 
 use formats::capture::Tier;
 
-/// User registers of a sample.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Registers {
-    /// Instruction pointer.
-    pub ip: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer.
-    pub bp: u64,
-    /// The interpreter's bytecode offset while a bytecode handler runs.
-    pub r9: u64,
-    /// The interpreter's bytecode array while a bytecode handler runs.
-    pub r12: u64,
-}
-
-/// A sample's registers and the part of its stack that the kernel copied.
-#[derive(Debug, Clone, Copy)]
-pub struct StackDump<'a> {
-    /// Registers.
-    pub registers: Registers,
-    /// Bytes from the stack pointer upwards.
-    pub stack: &'a [u8],
-    /// The sample was taken on a function's first instruction: the word on top of the stack is the
-    /// return address, and the frame pointer is still the caller's.
-    pub at_entry: bool,
-}
-
-impl StackDump<'_> {
-    /// The word at an address, if it was copied.
-    pub(super) fn word(&self, address: u64) -> Option<u64> {
-        let at = usize::try_from(address.checked_sub(self.registers.sp)?).ok()?;
-        let bytes = self.stack.get(at..at.checked_add(8)?)?;
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
-    }
-
-    /// Whether an address is aligned and its word was copied.
-    pub(super) fn holds(&self, address: u64) -> bool {
-        address.is_multiple_of(8) && self.word(address).is_some()
-    }
-}
+pub use crate::unwind::{Ending, Registers, StackDump};
 
 /// Why a JavaScript frame has no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,19 +60,6 @@ pub enum Frame {
         /// Why not.
         why: Why,
     },
-    /// Frames are missing here: the frame pointer held something else, and the chain was found again
-    /// further out.
+    /// Frames are missing here: the chain was lost and found again further out.
     Gap,
-}
-
-/// How the chain ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ending {
-    /// At the thread's start: the frame pointer is 0 or leads nowhere any more in mapped code.
-    #[default]
-    Complete,
-    /// At the end of what the kernel copied.
-    Truncated,
-    /// At a frame pointer that is none.
-    Broken,
 }

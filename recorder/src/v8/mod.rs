@@ -19,6 +19,7 @@ pub mod names;
 pub mod positions;
 pub mod regions;
 pub mod rows;
+mod stacks;
 pub mod strings;
 #[cfg(test)]
 mod testing;
@@ -34,6 +35,7 @@ use crate::process::objects::{self, Identity, Sighting};
 use crate::process::procfs;
 use crate::sys::errno_text;
 use crate::sys::vm::VmError;
+use crate::unwind::Unwinder;
 use frame::{Ending, Frame, StackDump};
 use heap::Heap;
 use image::Image;
@@ -41,7 +43,7 @@ use layout::LayoutError;
 use memory::{Memory, Process, ReadCounts};
 use names::{Function, Script};
 use regions::{Regions, V8File};
-use walk::Walker;
+use walk::{Walked, Walker};
 
 /// Source text read in one drain, bytes, to count lines.
 const LINES_PER_DRAIN: usize = 8 << 20;
@@ -84,6 +86,10 @@ pub struct Resolved<'a> {
     pub frames: &'a [Frame],
     /// How the chain ended.
     pub ending: Ending,
+    /// Equal for equal stacks of one drain, and for no others, of this or any other drain.
+    pub key: u64,
+    /// An equal stack had been resolved in this drain before.
+    pub known: bool,
 }
 
 /// Reads the JavaScript stacks of one process.
@@ -140,7 +146,7 @@ impl V8 {
         let mut byte = [0u8; 1];
         let address = parse_maps(maps).entries.first().map_or(0, |entry| entry.start);
         memory.read(&mut [crate::sys::vm::RemoteRead::new(address, &mut byte)])?;
-        let regions = Regions::new(maps, &file);
+        let regions = Regions::new(pid, maps, &file);
         let walker = Walker::new(Heap::new(memory, image.layout));
         Ok(Self {
             pid,
@@ -159,6 +165,16 @@ impl V8 {
         self.walker.heap.layout.version
     }
 
+    /// Shares the tables of another unwinder: a file's are then read once for all processes.
+    pub fn unwind_with(&mut self, unwinder: &Unwinder) {
+        self.walker.unwinder = unwinder.clone();
+    }
+
+    /// What finds the machine frames.
+    pub fn unwinder(&self) -> &Unwinder {
+        &self.walker.unwinder
+    }
+
     /// Begins a drain: what is read from now on is the target's present state.
     pub fn begin_drain(&mut self) {
         self.walker.begin();
@@ -169,12 +185,13 @@ impl V8 {
 
     /// Resolves one stack.
     pub fn resolve(&mut self, dump: &StackDump<'_>) -> Resolved<'_> {
-        let mut ending = self.walker.walk(dump, &self.regions, &mut self.frames);
+        let mut walked = self.walker.walk(dump, &self.regions, &mut self.frames);
         if self.walker.strayed && self.looked.elapsed() > MAPS_RETRY {
             self.look_at_maps();
-            ending = self.walker.walk(dump, &self.regions, &mut self.frames);
+            walked = self.walker.walk(dump, &self.regions, &mut self.frames);
         }
-        Resolved { frames: &self.frames, ending }
+        let Walked { ending, key, known } = walked;
+        Resolved { frames: &self.frames, ending, key, known }
     }
 
     /// Ends a drain: counts the lines of new scripts. Names have been read before.
@@ -234,7 +251,8 @@ impl V8 {
         if let Ok(maps) = read_maps(self.pid)
             && !maps.is_empty()
         {
-            self.regions = Regions::new(&maps, &self.file);
+            self.walker.forget_stacks();
+            self.regions = Regions::new(self.pid, &maps, &self.file);
         }
     }
 }

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use formats::procmaps::{MapsEntry, parse_maps};
 
+use crate::unwind::Mappings;
+
 /// What an executable address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -40,23 +42,31 @@ pub struct V8File {
 
 /// The executable mappings of a process, by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Regions(Vec<Region>);
+pub struct Regions {
+    list: Vec<Region>,
+    mappings: Mappings,
+}
 
 impl Regions {
     /// From the text of `/proc/PID/maps`.
-    pub fn new(maps: &[u8], file: &V8File) -> Self {
+    pub fn new(pid: u32, maps: &[u8], file: &V8File) -> Self {
         let mut regions = Vec::new();
         for entry in parse_maps(maps).entries.iter().filter(|entry| entry.exec) {
             add(&mut regions, entry, file);
         }
-        Self(regions)
+        Self { list: regions, mappings: Mappings::new(pid, maps) }
     }
 
     /// What the byte at `address` belongs to.
     pub fn kind(&self, address: u64) -> Option<Kind> {
-        let after = self.0.partition_point(|region| region.start <= address);
-        let region = self.0.get(after.checked_sub(1)?)?;
+        let after = self.list.partition_point(|region| region.start <= address);
+        let region = self.list.get(after.checked_sub(1)?)?;
         (address < region.end).then_some(region.kind)
+    }
+
+    /// The same for the unwinder.
+    pub fn mappings(&self) -> &Mappings {
+        &self.mappings
     }
 }
 
@@ -108,7 +118,7 @@ mod tests {
             800000-810000 r-xp 00000000 fe:01 10    /usr/lib/libc.so.6\n\
             900000-901000 r-xp 00000000 00:00 0     [vdso]\n";
         let mut file = V8File { device: (0xfe, 1), inode: 9, builtins: Some(0x40000..0x48000) };
-        let regions = Regions::new(maps, &file);
+        let regions = Regions::new(1, maps, &file);
         let kinds = [
             (0x400000, Some(Kind::File)),
             (0x440000, Some(Kind::Builtins)),
@@ -126,6 +136,6 @@ mod tests {
             assert_eq!(regions.kind(address), kind, "{address:#x}");
         }
         file.builtins = None;
-        assert_eq!(Regions::new(maps, &file).kind(0x400000), Some(Kind::PerhapsBuiltins));
+        assert_eq!(Regions::new(1, maps, &file).kind(0x400000), Some(Kind::PerhapsBuiltins));
     }
 }

@@ -1,5 +1,5 @@
-//! From a dumped user stack to frames: the frame-pointer chain, and at each JavaScript frame the
-//! function, its tier and the place in its source.
+//! From a dumped user stack to frames: the unwinder gives the machine frames; here each that is
+//! JavaScript's gets its function, tier and place in the source.
 //!
 //! Never a guess. A JSFunction may have moved since the sample and something else may lie in its
 //! place: a name counts when two things on the stack or in the heap agree on it (the function's
@@ -13,18 +13,15 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 
 use super::code::Codes;
-use super::frame::{Ending, Frame, Registers, StackDump, Why};
+use super::frame::{Ending, Frame, StackDump, Why};
 use super::heap::{Heap, pointer};
 use super::layout::CodeKind;
 use super::memory::Memory;
 use super::names::Names;
 use super::positions::PositionTable;
 use super::regions::{Kind, Regions};
-
-/// Machine frames of one stack at most: a 64 KiB dump has room for 4096 of 16 bytes.
-const MAX_FRAMES: usize = 4096;
-/// Nothing is mapped below (vm.mmap_min_addr is at least a page).
-const NO_ADDRESS: u64 = 4096;
+use super::stacks::Stacks;
+use crate::unwind::{MachineFrame, Unwinder};
 
 #[derive(Debug, Clone)]
 pub(super) struct Bytecode {
@@ -52,8 +49,24 @@ pub struct Walker<M> {
     pub(super) list_again: u64,
     pub(super) list_wait: u64,
     pub(super) drain: u64,
+    /// Finds the machine frames.
+    pub unwinder: Unwinder,
+    machine: Vec<MachineFrame>,
+    /// Stacks that this drain has resolved.
+    pub(super) stacks: Stacks,
     /// A return address of the last stack was in no known mapping: there may be new ones.
     pub strayed: bool,
+}
+
+/// How a stack was resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// How the chain ended.
+    pub ending: Ending,
+    /// Equal for equal stacks of one drain, and for no others.
+    pub key: u64,
+    /// The stack had been resolved in this drain before.
+    pub known: bool,
 }
 
 /// Where a machine frame is.
@@ -85,6 +98,9 @@ impl<M: Memory> Walker<M> {
             list_again: 0,
             list_wait: 0,
             drain: 0,
+            unwinder: Unwinder::new(),
+            machine: Vec::new(),
+            stacks: Stacks::default(),
             strayed: false,
         }
     }
@@ -93,6 +109,12 @@ impl<M: Memory> Walker<M> {
     pub fn begin(&mut self) {
         self.drain += 1;
         self.heap.begin();
+        self.stacks.begin();
+    }
+
+    /// What is mapped has changed: resolved stacks may look different.
+    pub fn forget_stacks(&mut self) {
+        self.stacks.begin();
     }
 
     /// Resolves one stack into `frames`, leaf first.
@@ -101,117 +123,64 @@ impl<M: Memory> Walker<M> {
         dump: &StackDump<'_>,
         regions: &Regions,
         frames: &mut Vec<Frame>,
-    ) -> Ending {
+    ) -> Walked {
         frames.clear();
-        let Registers { ip, sp, bp, .. } = dump.registers;
-        self.strayed = regions.kind(ip).is_none();
-        self.prefetch(dump);
-        let mut place = Place { ip, bp, call: false, innermost: true };
-        if dump.at_entry
-            && let Some(caller) = dump.word(sp)
-        {
-            frames.push(Frame::Code { address: ip, call: false });
-            place = Place { ip: caller, bp, call: true, innermost: false };
-        }
-        let mut below = sp;
-        for _ in 0..MAX_FRAMES {
-            let kind = regions.kind(place.pc());
-            let unset = self.frame(dump, regions, kind, place, frames);
-            if let Some(caller) = unset {
-                // The innermost frame is not set up yet: the frame pointer is the caller's.
-                place = Place { ip: caller, call: true, innermost: false, ..place };
-                continue;
+        let mut machine = std::mem::take(&mut self.machine);
+        let unwound = self.unwinder.unwind(dump, regions.mappings(), &mut machine);
+        let ending = unwound.ending;
+        self.strayed = unwound.strayed;
+        let mut key = self.stacks.key(dump, regions, &machine);
+        let known = self.stacks.find(key, frames);
+        if !known {
+            self.prefetch(dump, &machine);
+            for (index, frame) in machine.iter().enumerate() {
+                self.machine_frame(dump, regions, frame, index == 0, frames);
             }
-            if place.bp == 0 {
-                return Ending::Complete;
+            // What code the frames are in is known better now.
+            key = self.stacks.key(dump, regions, &machine);
+            if !self.strayed {
+                self.stacks.insert(key, frames);
             }
-            let next = chain_step(dump, place.bp, below).filter(|&(_, caller)| {
-                // Outside of all code there is no frame; at the thread's start there is none either.
-                let known = regions.kind(caller.wrapping_sub(1)).is_some();
-                self.strayed |= !known;
-                known
-            });
-            let Some((saved, caller)) = next else {
-                if place.bp > below && place.bp.is_multiple_of(8) {
-                    let end = sp.saturating_add(dump.stack.len() as u64);
-                    if place.bp.saturating_add(16) > end {
-                        // Stacks are below 64 MiB (ulimit, worker sizes).
-                        let near = place.bp - end.min(place.bp) < 64 << 20;
-                        return if near {
-                            Ending::Truncated
-                        } else {
-                            self.recover_or(dump, regions, below, frames)
-                        };
-                    }
-                    // The thread's start code leaves no frame pointer there, but 0 or 1.
-                    if dump.word(place.bp).is_some_and(|saved| saved < NO_ADDRESS) {
-                        let caller = dump
-                            .word(place.bp.saturating_add(8))
-                            .filter(|&caller| regions.kind(caller.wrapping_sub(1)).is_some());
-                        frames.extend(caller.map(|address| Frame::Code { address, call: true }));
-                        return Ending::Complete;
-                    }
-                }
-                return self.recover_or(dump, regions, below, frames);
-            };
-            below = place.bp;
-            place = Place { ip: caller, bp: saved, call: true, innermost: false };
         }
-        Ending::Broken
+        self.machine = machine;
+        Walked { ending, key, known }
     }
 
-    /// The frame pointer held something else: looks for the next place where two saved frame
-    /// pointers and return addresses hang together, once.
-    fn recover_or(
+    /// Adds what runs at one machine frame.
+    fn machine_frame(
         &mut self,
         dump: &StackDump<'_>,
         regions: &Regions,
-        below: u64,
+        frame: &MachineFrame,
+        first: bool,
         frames: &mut Vec<Frame>,
-    ) -> Ending {
-        if frames.contains(&Frame::Gap) {
-            return Ending::Broken;
+    ) {
+        if frame.after_gap {
+            frames.push(Frame::Gap);
         }
-        let is_code = |word: u64| regions.kind(word.wrapping_sub(1)).is_some();
-        let mut at = below;
-        while dump.holds(at.saturating_add(8)) {
-            let step = chain_step(dump, at, below.saturating_sub(1));
-            if let Some((saved, caller)) = step.filter(|&(_, caller)| is_code(caller))
-                && let Some((_, outer)) = chain_step(dump, saved, at)
-                && is_code(outer)
-            {
-                frames.push(Frame::Gap);
-                let mut place = Place { ip: caller, bp: saved, call: true, innermost: false };
-                let mut below = at;
-                for _ in 0..MAX_FRAMES {
-                    let kind = regions.kind(place.pc());
-                    self.frame(dump, regions, kind, place, frames);
-                    let Some((saved, caller)) =
-                        chain_step(dump, place.bp, below).filter(|&(_, caller)| is_code(caller))
-                    else {
-                        return Ending::Broken;
-                    };
-                    below = place.bp;
-                    place = Place { ip: caller, bp: saved, call: true, innermost: false };
-                }
-                return Ending::Broken;
-            }
-            at += 8;
+        let MachineFrame { ip, bp, call, .. } = *frame;
+        if first && dump.at_entry {
+            frames.push(Frame::Code { address: ip, call });
+            return;
         }
-        Ending::Broken
+        let place = Place { ip, bp, call, innermost: first };
+        let unset = self.frame(dump, regions, regions.kind(place.pc()), place, frames);
+        if let Some(caller) = unset {
+            // The innermost frame is not set up yet: the frame pointer is the caller's, whose
+            // return address the chain has missed.
+            let place = Place { ip: caller, call: true, innermost: false, ..place };
+            self.frame(dump, regions, regions.kind(place.pc()), place, frames);
+        }
     }
 
     /// Reads the pages of all function and bytecode slots of the chain in one call.
-    fn prefetch(&mut self, dump: &StackDump<'_>) {
+    fn prefetch(&mut self, dump: &StackDump<'_>, machine: &[MachineFrame]) {
         let mut wanted = Vec::new();
-        let (mut bp, mut below) = (dump.registers.bp, dump.registers.sp);
-        for _ in 0..MAX_FRAMES {
+        for frame in machine {
             for slot in [16, 32] {
-                let word = bp.checked_sub(slot).and_then(|at| dump.word(at));
+                let word = frame.bp.checked_sub(slot).and_then(|at| dump.word(at));
                 wanted.extend(word.and_then(pointer).map(|object| object - 1));
             }
-            let Some((saved, _)) = chain_step(dump, bp, below) else { break };
-            (below, bp) = (bp, saved);
         }
         self.heap.pages.prefetch(wanted);
     }
@@ -237,6 +206,9 @@ impl<M: Memory> Walker<M> {
                 };
                 match code.kind {
                     CodeKind::Baseline | CodeKind::Maglev | CodeKind::Turbofan => {
+                        if code.kind != CodeKind::Baseline {
+                            self.stacks.optimised(place.pc());
+                        }
                         return self.compiled(dump, regions, place, &code, frames);
                     }
                     CodeKind::Builtin => self.in_builtins(dump, regions, place, frames),
@@ -254,17 +226,6 @@ impl<M: Memory> Walker<M> {
     pub(super) fn unknown(&self, place: Place, why: Why) -> Frame {
         Frame::Unknown { address: place.ip, call: place.call, why }
     }
-}
-
-/// One step of the frame-pointer chain: saved frame pointer and return address at `bp`.
-fn chain_step(dump: &StackDump<'_>, bp: u64, below: u64) -> Option<(u64, u64)> {
-    if bp <= below && bp != dump.registers.sp || !dump.holds(bp) {
-        return None;
-    }
-    let saved = dump.word(bp)?;
-    let caller = dump.word(bp.checked_add(8)?)?;
-    // Frames only go upwards: no chain is endless.
-    (saved > bp).then_some((saved, caller))
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ fn regions() -> Regions {
     let maps = b"100000-140000 rwxp 00000000 00:00 0\n\
         800000-a00000 r-xp 00000000 fe:01 9     /usr/bin/node\n";
     let file = V8File { device: (0xfe, 1), inode: 9, builtins: Some(0x10_0000..0x20_0000) };
-    Regions::new(maps, &file)
+    Regions::new(1, maps, &file)
 }
 
 fn walk(memory: Image, stack: &[u8], registers: Registers) -> (Walker<Image>, Vec<Frame>, Ending) {
@@ -109,7 +109,7 @@ fn walk(memory: Image, stack: &[u8], registers: Registers) -> (Walker<Image>, Ve
     walker.begin();
     let mut frames = Vec::new();
     let dump = StackDump { registers, stack, at_entry: false };
-    let ending = walker.walk(&dump, &regions(), &mut frames);
+    let ending = walker.walk(&dump, &regions(), &mut frames).ending;
     (walker, frames, ending)
 }
 

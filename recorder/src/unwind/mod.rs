@@ -1,0 +1,211 @@
+//! From a dumped user stack to machine frames.
+//!
+//! In code of files by `.eh_frame`: distributions build libc, OpenSSL and libuv without frame
+//! pointers. Where that says nothing (code made at run time, V8's builtins, assembly) by frame
+//! pointer. Every step goes upwards and ends in mapped code, so no stack is endless. Where the
+//! chain is lost, the next place is taken where two frames hang together, and marked.
+//!
+//! gimli reads the tables and not framehop, which keeps no rule for a *place in a file* but for an
+//! address, and forgets all of them when a mapping comes or goes, which is every few milliseconds
+//! while V8 warms up; and which evaluates expressions without a bound. Must not know V8.
+
+mod dump;
+mod files;
+mod mappings;
+mod rule;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+pub use dump::{Ending, MachineFrame, REGISTERS, Registers, StackDump};
+use files::Files;
+pub use mappings::Mappings;
+use rule::{Dwarf, State, Stop, read};
+
+/// Machine frames of one stack at most: a 64 KiB dump has room for 4096 of 16 bytes.
+const MAX_FRAMES: usize = 4096;
+/// Places that are looked for in the tables for one stack; what is known already does not count.
+const MAX_COLD: usize = 256;
+/// Nothing is mapped below (vm.mmap_min_addr is at least a page).
+const NO_ADDRESS: u64 = 4096;
+
+/// Finds the callers in dumped stacks. Clones share the tables.
+#[derive(Debug, Clone)]
+pub struct Unwinder {
+    files: Rc<RefCell<Files>>,
+}
+
+/// How an unwinding went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwound {
+    /// How the chain ended. Never complete when frames are missing inside.
+    pub ending: Ending,
+    /// What should be a return address was in no known mapping: there may be new ones.
+    pub strayed: bool,
+}
+
+impl Default for Unwinder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Unwinder {
+    /// Without any table yet.
+    pub fn new() -> Self {
+        Self { files: Rc::new(RefCell::new(Files::new())) }
+    }
+
+    /// Files whose tables have been read, and the bytes that they take.
+    pub fn size(&self) -> (usize, u64) {
+        self.files.borrow().size()
+    }
+
+    /// Unwinds one stack into `frames`, leaf first.
+    pub fn unwind(
+        &self,
+        dump: &StackDump<'_>,
+        mappings: &Mappings,
+        frames: &mut Vec<MachineFrame>,
+    ) -> Unwound {
+        frames.clear();
+        let mut files = self.files.borrow_mut();
+        let mut walk = Walk { dump, mappings, files: &mut files, cold: MAX_COLD, strayed: false };
+        let ending = walk.run(frames);
+        Unwound { ending, strayed: walk.strayed }
+    }
+}
+
+/// One unwinding.
+struct Walk<'a, 'b> {
+    dump: &'a StackDump<'b>,
+    mappings: &'a Mappings,
+    files: &'a mut Files,
+    cold: usize,
+    strayed: bool,
+}
+
+impl Walk<'_, '_> {
+    fn run(&mut self, frames: &mut Vec<MachineFrame>) -> Ending {
+        let dump = self.dump;
+        let registers = dump.registers.by_dwarf();
+        let mut state = State { ip: dump.registers.ip, call: false, registers };
+        self.strayed = self.mappings.find(state.ip).is_none();
+        let mut after_gap = false;
+        let mut lost = false;
+        if dump.at_entry
+            && let Some(caller) = dump.word(dump.registers.sp)
+        {
+            frames.push(frame(&state, false));
+            state.ip = caller;
+            state.call = true;
+            state.registers.set(Dwarf::SP, dump.registers.sp.saturating_add(8));
+            self.strayed |= self.mappings.find(caller.wrapping_sub(1)).is_none();
+        }
+        while frames.len() < MAX_FRAMES {
+            frames.push(frame(&state, after_gap));
+            after_gap = false;
+            state = match self.step(&state) {
+                Ok(next) => next,
+                Err(Stop::Start) if !lost => return Ending::Complete,
+                Err(Stop::Truncated) => return Ending::Truncated,
+                Err(_) if lost => return Ending::Broken,
+                Err(_) => {
+                    let Some(next) = self.recover(&state) else { return Ending::Broken };
+                    (lost, after_gap) = (true, true);
+                    next
+                }
+            };
+        }
+        Ending::Broken
+    }
+
+    /// The caller of a frame.
+    fn step(&mut self, state: &State) -> Result<State, Stop> {
+        let pc = state.ip.wrapping_sub(u64::from(state.call));
+        if let Some(next) = self.by_table(state, pc)? {
+            return self.check(state, next);
+        }
+        let bp = state.bp();
+        if bp < NO_ADDRESS && state.registers.get(Dwarf::BP).is_some() {
+            return Err(Stop::Start);
+        }
+        if bp < state.sp() || !bp.is_multiple_of(8) {
+            return Err(Stop::Broken);
+        }
+        let next = by_frame_pointer(self.dump, bp)?;
+        let next = self.check(state, next)?;
+        // Code without frame pointers has anything there, but then it has a table.
+        let upwards = next.bp() > bp || next.bp() < NO_ADDRESS;
+        if upwards || self.by_table(&next, next.ip.wrapping_sub(1)).is_ok_and(|it| it.is_some()) {
+            Ok(next)
+        } else {
+            Err(Stop::Broken)
+        }
+    }
+
+    /// What the file's tables say; `None` when they say nothing.
+    fn by_table(&mut self, state: &State, pc: u64) -> Result<Option<State>, Stop> {
+        let Some(mapping) = self.mappings.find(pc) else { return Ok(None) };
+        let rule = self.files.rule(self.mappings, mapping, pc, &mut self.cold);
+        let Some((rule, section)) = rule else { return Ok(None) };
+        match rule.apply(state, self.dump, section) {
+            Ok(next) => Ok(Some(next)),
+            Err(Stop::Unusable) => Ok(None),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Frames only go upwards and are in code.
+    fn check(&mut self, state: &State, next: State) -> Result<State, Stop> {
+        if next.sp() <= state.sp() {
+            return Err(Stop::Broken);
+        }
+        if next.ip == 0 {
+            return Err(Stop::Start);
+        }
+        if self.mappings.find(next.ip.wrapping_sub(u64::from(next.call))).is_none() {
+            self.strayed = true;
+            return Err(Stop::Broken);
+        }
+        Ok(next)
+    }
+
+    /// The next place upwards where two saved frame pointers and return addresses hang together.
+    fn recover(&self, state: &State) -> Option<State> {
+        let is_code = |address: u64| self.mappings.find(address.wrapping_sub(1)).is_some();
+        let link = |at: u64| {
+            let next = by_frame_pointer(self.dump, at).ok()?;
+            (next.bp() > at && next.bp().is_multiple_of(8) && is_code(next.ip)).then_some(next)
+        };
+        let mut at = state.sp().checked_next_multiple_of(8)?;
+        let end = self.dump.end();
+        while at < end {
+            if let Some(next) = link(at)
+                && link(next.bp()).is_some()
+            {
+                return Some(next);
+            }
+            at += 8;
+        }
+        None
+    }
+}
+
+/// The frame that `push rbp; mov rbp, rsp` makes.
+fn by_frame_pointer(dump: &StackDump<'_>, bp: u64) -> Result<State, Stop> {
+    let saved = read(dump, bp)?;
+    let ip = read(dump, bp.checked_add(8).ok_or(Stop::Broken)?)?;
+    let mut registers = Dwarf::default();
+    registers.set(Dwarf::SP, bp.checked_add(16).ok_or(Stop::Broken)?);
+    registers.set(Dwarf::BP, saved);
+    Ok(State { ip, call: true, registers })
+}
+
+fn frame(state: &State, after_gap: bool) -> MachineFrame {
+    let State { ip, call, .. } = *state;
+    MachineFrame { ip, sp: state.sp(), bp: state.bp(), call, after_gap }
+}

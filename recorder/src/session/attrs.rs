@@ -2,7 +2,8 @@
 
 use super::ingest::Role;
 use super::pace::ONE_IN;
-use crate::sys::attr::{EventAttr, EventSource, SampleRate, regs};
+use crate::sys::attr::{EventAttr, EventSource, SampleRate};
+use crate::unwind::REGISTERS;
 
 /// How user stacks are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl UserStacks {
                 // What is left of the callchain is the kernel's part.
                 callchain: attr.callchain && !attr.exclude_callchain_kernel,
                 exclude_callchain_user: true,
-                user_regs: regs::WALK,
+                user_regs: REGISTERS,
                 user_stack_bytes: bytes(cpu_bytes, probe_bytes),
                 ..attr
             },

@@ -16,7 +16,8 @@ use formats::space::KERNEL_START;
 use super::naming::Naming;
 use super::world::{Running, World};
 use crate::process::procfs;
-use crate::v8::frame::{Ending, Frame as Found, StackDump, Why};
+use crate::unwind::{Ending, MachineFrame, Mappings, StackDump, Unwinder};
+use crate::v8::frame::{Frame as Found, Why};
 use crate::v8::image::Image;
 use crate::v8::regions::V8File;
 use crate::v8::{self, AttachError, V8};
@@ -35,18 +36,33 @@ struct Reader {
     scripts: Vec<u32>,
     /// The drain for which memory was last read afresh.
     drain: u64,
+    /// Interned stacks of this drain, by the reader's key, and the epoch they belong to.
+    interned: HashMap<u64, StackId>,
+    epoch: u32,
+}
+
+/// A process without V8.
+#[derive(Debug)]
+struct Native {
+    pid: u32,
+    mappings: Mappings,
+    /// Generation of its mappings when they were read.
+    generation: u64,
 }
 
 /// The readers of all processes.
 #[derive(Debug, Default)]
 pub struct Heaps {
     readers: HashMap<u32, Reader>,
-    /// Processes without a reader, by the generation of their mappings when that was found.
-    without: HashMap<u32, u64>,
+    /// Processes without a reader, as of their mappings then.
+    natives: HashMap<u32, Native>,
+    /// Tables of files, which all processes share.
+    unwinder: Unwinder,
     /// What V8 is like in a file, by object.
     images: HashMap<u32, Option<Image>>,
     drain: u64,
     frames: Vec<Frame>,
+    machine: Vec<MachineFrame>,
     remarks: Vec<Remark>,
 }
 
@@ -85,28 +101,43 @@ impl Heaps {
         (pid, running): (u32, &Running),
         copied: &Copied<'_>,
     ) -> StackId {
-        self.frames.clear();
+        let user = match &copied.dump {
+            Some(dump) => self.user_stack(to, world, naming, (pid, running), dump),
+            None => StackId::default(),
+        };
         let addresses = copied.kernel.iter().filter(|&&word| is_kernel_code(word));
         let kernel = addresses.enumerate().map(|(at, &word)| world.frame(running, word, at > 0));
+        self.frames.clear();
         self.frames.extend(kernel);
-        if let Some(dump) = &copied.dump {
-            self.attach(pid, running, world);
-            match self.readers.get_mut(&running.index) {
-                Some(reader) => {
-                    if std::mem::replace(&mut reader.drain, self.drain) != self.drain {
-                        reader.v8.begin_drain();
-                    }
-                    reader.resolve(to, world, running, dump, &mut self.frames);
-                }
-                None => follow_frame_pointers(world, running, dump, &mut self.frames),
+        push_all(to, naming, user, &self.frames)
+    }
+
+    fn user_stack<W: Write>(
+        &mut self,
+        to: &mut CaptureWriter<W>,
+        world: &World,
+        naming: &mut Naming,
+        (pid, running): (u32, &Running),
+        dump: &StackDump<'_>,
+    ) -> StackId {
+        self.attach(pid, running, world);
+        self.frames.clear();
+        if let Some(reader) = self.readers.get_mut(&running.index) {
+            if std::mem::replace(&mut reader.drain, self.drain) != self.drain {
+                reader.v8.begin_drain();
+                reader.interned.clear();
             }
+            return reader.intern(to, world, naming, running, dump, &mut self.frames);
         }
-        let mut stack = StackId::default();
-        for &frame in self.frames.iter().rev() {
-            stack = to.stack(stack, frame);
-            naming.occurs(frame);
+        if let Some(native) = self.natives.get(&running.index) {
+            let unwound = self.unwinder.unwind(dump, &native.mappings, &mut self.machine);
+            for frame in &self.machine {
+                self.frames.extend(frame.after_gap.then_some(Frame::Marker(Marker::GAP)));
+                self.frames.push(world.frame(running, frame.ip, frame.call));
+            }
+            self.frames.extend(ends(unwound.ending));
         }
-        stack
+        push_all(to, naming, StackId::default(), &self.frames)
     }
 
     /// Makes the reader of a process, unless there is one or its mappings are as they were when
@@ -114,32 +145,30 @@ impl Heaps {
     pub fn attach(&mut self, pid: u32, running: &Running, world: &World) {
         let process = running.index;
         let generation = running.space.generation();
-        if self.readers.contains_key(&process) || self.without.get(&process) == Some(&generation) {
+        let known = self.natives.get(&process).is_some_and(|it| it.generation == generation);
+        if known || self.readers.contains_key(&process) {
             return;
         }
+        let first = !self.natives.contains_key(&process);
         match self.try_attach(pid, running, world) {
-            Ok(Some(v8)) => {
-                let (functions, scripts) = (Vec::new(), Vec::new());
-                let reader = Reader { v8, pid, functions, scripts, drain: 0 };
-                self.readers.insert(process, reader);
-                self.without.remove(&process);
+            Ok(Some(mut v8)) => {
+                v8.unwind_with(&self.unwinder);
+                self.readers.insert(process, Reader::new(v8, pid));
+                self.natives.remove(&process);
+                return;
             }
-            Ok(None) => {
-                self.without.insert(process, generation);
+            // A process that has ended meanwhile is no problem to be told.
+            Err(error) if first && procfs::alive(pid) => {
+                let reason = v8::reason(&error);
+                let text = format!("process {pid}: JavaScript frames have no names: {reason}");
+                self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
             }
-            Err(error) => {
-                // Not again before its mappings change; the sentence is counted once a process.
-                let told = self.without.insert(process, generation).is_some();
-                // A process that has ended meanwhile is no problem to be told.
-                if !told && procfs::alive(pid) {
-                    let text = format!(
-                        "process {pid}: JavaScript frames have no names: {}",
-                        v8::reason(&error)
-                    );
-                    self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
-                }
-            }
+            Ok(None) | Err(_) => {}
         }
+        // Not again before its mappings change.
+        let maps = procfs::read(&format!("/proc/{pid}/maps")).unwrap_or_default();
+        let mappings = Mappings::new(pid, &maps);
+        self.natives.insert(process, Native { pid, mappings, generation });
     }
 
     fn try_attach(
@@ -178,6 +207,7 @@ impl Heaps {
             reader.tell_line_ends(to);
         }
         self.readers.retain(|&process, reader| world.runs(reader.pid, process));
+        self.natives.retain(|&process, native| world.runs(native.pid, process));
     }
 
     /// Counts the lines that still wait.
@@ -192,19 +222,42 @@ impl Heaps {
 }
 
 impl Reader {
-    fn resolve<W: Write>(
+    fn new(v8: V8, pid: u32) -> Self {
+        let (functions, scripts, interned) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { v8, pid, functions, scripts, drain: 0, interned, epoch: 0 }
+    }
+
+    /// The interned user stack of a sample; `frames` is for its work.
+    fn intern<W: Write>(
         &mut self,
         to: &mut CaptureWriter<W>,
         world: &World,
+        naming: &mut Naming,
         running: &Running,
         dump: &StackDump<'_>,
         frames: &mut Vec<Frame>,
-    ) {
+    ) -> StackId {
+        if std::mem::replace(&mut self.epoch, to.epoch()) != to.epoch() {
+            self.interned.clear();
+        }
         let resolved = self.v8.resolve(dump);
-        let (found, ending) = (resolved.frames.to_vec(), resolved.ending);
+        let (key, ending) = (resolved.key, resolved.ending);
+        if let Some(&stack) = self.interned.get(&key).filter(|_| resolved.known) {
+            return stack;
+        }
+        let found = resolved.frames.to_vec();
         self.tell_new(to, running.index);
+        self.translate(world, running, &found, frames);
+        frames.extend(ends(ending));
+        let stack = push_all(to, naming, StackId::default(), frames);
+        self.interned.insert(key, stack);
+        stack
+    }
+
+    /// The capture's frames for the reader's.
+    fn translate(&self, world: &World, running: &Running, found: &[Found], to: &mut Vec<Frame>) {
         let ended = self.v8.is_gone();
-        frames.extend(found.iter().map(|&frame| match frame {
+        to.extend(found.iter().map(|&frame| match frame {
             Found::Code { address, call } => world.frame(running, address, call),
             Found::Builtin { function, address, call } => {
                 let place = world.frame(running, address, call);
@@ -223,11 +276,6 @@ impl Reader {
             Found::Unknown { .. } => Frame::Nameless(NoName::MOVED),
             Found::Gap => Frame::Marker(Marker::GAP),
         }));
-        frames.extend(match ending {
-            Ending::Complete => None,
-            Ending::Truncated => Some(Frame::Marker(Marker::CUT)),
-            Ending::Broken => Some(Frame::Marker(Marker::BROKEN)),
-        });
     }
 
     fn js(&self, function: u32, position: Option<u32>, tier: Tier, inlined: bool) -> Frame {
@@ -269,6 +317,28 @@ impl Reader {
     }
 }
 
+/// The stack that has `frames`, leaf first, called by `root`.
+fn push_all<W: Write>(
+    to: &mut CaptureWriter<W>,
+    naming: &mut Naming,
+    root: StackId,
+    frames: &[Frame],
+) -> StackId {
+    frames.iter().rev().fold(root, |stack, &frame| {
+        naming.occurs(frame);
+        to.stack(stack, frame)
+    })
+}
+
+/// What is to be said at the outer end of a stack.
+fn ends(ending: Ending) -> Option<Frame> {
+    match ending {
+        Ending::Complete => None,
+        Ending::Truncated => Some(Frame::Marker(Marker::CUT)),
+        Ending::Broken => Some(Frame::Marker(Marker::BROKEN)),
+    }
+}
+
 /// The capture's form of something that may be absent: counted from 1, with 0 for nothing.
 fn plus_one(number: Option<u32>) -> u32 {
     number.map_or(0, |number| number.saturating_add(1))
@@ -277,27 +347,4 @@ fn plus_one(number: Option<u32>) -> u32 {
 /// Callchains hold words that say whose addresses follow; they are no addresses.
 fn is_kernel_code(word: u64) -> bool {
     (KERNEL_START..super::stacks::CONTEXT_MAX).contains(&word)
-}
-
-/// The stack of a process without V8.
-fn follow_frame_pointers(
-    world: &World,
-    running: &Running,
-    dump: &StackDump<'_>,
-    frames: &mut Vec<Frame>,
-) {
-    frames.push(world.frame(running, dump.registers.ip, false));
-    let (mut bp, mut below) = (dump.registers.bp, dump.registers.sp);
-    let word = |at: u64| {
-        let at = usize::try_from(at.checked_sub(dump.registers.sp)?).ok()?;
-        Some(u64::from_le_bytes(dump.stack.get(at..at.checked_add(8)?)?.try_into().ok()?))
-    };
-    while let (Some(saved), Some(caller)) = (word(bp), bp.checked_add(8).and_then(word)) {
-        // Frames only go upwards: no chain is endless.
-        if bp < below || saved <= bp {
-            break;
-        }
-        frames.push(world.frame(running, caller, true));
-        (below, bp) = (bp, saved);
-    }
 }

@@ -12,7 +12,7 @@ use formats::capture::{
 use formats::limits::Limits;
 use formats::tracepoint::{Field, FieldKind, Value};
 use linux_perf_event_reader::{
-    EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType, Regs,
+    EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType,
 };
 
 use super::heap::{Copied, Heaps};
@@ -21,9 +21,8 @@ use super::naming::Naming;
 use super::stacks::Stacks;
 use super::world::{MappingSeen, Running, World};
 use crate::plan::JsSource;
-use crate::sys::attr::regs;
 use crate::sys::record::RawRecord;
-use crate::v8::frame::{Registers, StackDump};
+use crate::unwind::{Registers, StackDump};
 
 /// What a perf event's records are to a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +259,10 @@ impl<W: Write> Ingest<W> {
         let (writer, naming) = (&mut self.writer, &mut self.naming);
         let stack = if decoder.layout.sample_regs_user != 0 {
             let copy = sample.user_stack.map(|(bytes, _length)| bytes.as_slice());
-            let registers = sample.user_regs.as_ref().map(registers);
+            let registers = sample
+                .user_regs
+                .as_ref()
+                .map(|regs| Registers::of_sample(|number| regs.get(number)));
             let dump = registers.zip(copy.as_deref()).map(|(registers, stack)| {
                 let at_entry = at_entry(&self.world, running, &decoder.entries, registers.ip);
                 StackDump { registers, stack, at_entry }
@@ -374,18 +376,6 @@ impl<W: Write> Ingest<W> {
 /// Whether a process's JIT map is needed, by the process's index.
 fn map_needed(js: JsSource, heaps: &Heaps) -> impl Fn(u32) -> bool {
     move |process| js != JsSource::Off && !heaps.reads(process)
-}
-
-/// The user registers that a walk over the stack begins with.
-fn registers(regs: &Regs<'_>) -> Registers {
-    let register = |number: u64| regs.get(number).unwrap_or(0);
-    Registers {
-        ip: register(regs::IP),
-        sp: register(regs::SP),
-        bp: register(regs::BP),
-        r9: register(regs::R9),
-        r12: register(regs::R12),
-    }
 }
 
 /// Whether an address is a probed one at which the frame pointer is still the caller's.

@@ -12,22 +12,6 @@ use perf_event_open_sys::bindings as abi;
 /// Size in bytes of the `perf_event_attr` that this program speaks.
 pub const ATTR_BYTES: usize = size_of::<abi::perf_event_attr>();
 
-/// Numbers of user registers: `enum perf_event_x86_regs`, arch/x86/include/uapi/asm/perf_regs.h.
-pub mod regs {
-    /// Frame pointer.
-    pub const BP: u64 = 6;
-    /// Stack pointer.
-    pub const SP: u64 = 7;
-    /// Instruction pointer.
-    pub const IP: u64 = 8;
-    /// V8's interpreter keeps the bytecode offset here.
-    pub const R9: u64 = 17;
-    /// V8's interpreter keeps the bytecode array here.
-    pub const R12: u64 = 20;
-    /// What a walk over a copied stack needs, as bits.
-    pub const WALK: u64 = 1 << BP | 1 << SP | 1 << IP | 1 << R9 | 1 << R12;
-}
-
 /// What an event counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventSource {

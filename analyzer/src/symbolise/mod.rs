@@ -157,6 +157,10 @@ impl<'c> Symboliser<'c> {
         {
             return Resolved { stack: self.as_inferred(parent.stack), ..parent };
         }
+        if self.capture.frames.get(frame as usize) == Some(&Frame::Marker(Marker::READ_LATER)) {
+            // The same function goes on there: a stack that was cut is drawn over one that was not.
+            return parent;
+        }
         let (frame, span) = self.frame(frame, time);
         Resolved { span: parent.span.and(span), stack: self.profile.push(parent.stack, frame) }
     }

@@ -107,6 +107,9 @@ impl Marker {
     pub const BROKEN: Self = Self(7);
     /// The probe was hit so often that no stack was taken of this hit.
     pub const NOT_TAKEN: Self = Self(8);
+    /// The frames outwards of this were not copied with the sample but read some milliseconds later:
+    /// native frames from the event loop to the thread's start.
+    pub const READ_LATER: Self = Self(9);
 }
 
 /// A file (or file-like thing) whose code was mapped.

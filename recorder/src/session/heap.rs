@@ -275,6 +275,7 @@ impl Reader {
             }
             Found::Unknown { .. } => Frame::Nameless(NoName::MOVED),
             Found::Gap => Frame::Marker(Marker::GAP),
+            Found::Later => Frame::Marker(Marker::READ_LATER),
         }));
     }
 

@@ -62,4 +62,6 @@ pub enum Frame {
     },
     /// Frames are missing here: the chain was lost and found again further out.
     Gap,
+    /// The frames outwards were not copied with the sample but read when it was resolved.
+    Later,
 }

@@ -21,6 +21,7 @@ pub mod regions;
 pub mod rows;
 mod stacks;
 pub mod strings;
+mod tail;
 #[cfg(test)]
 mod testing;
 pub mod walk;

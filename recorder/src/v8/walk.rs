@@ -21,6 +21,7 @@ use super::names::Names;
 use super::positions::PositionTable;
 use super::regions::{Kind, Regions};
 use super::stacks::Stacks;
+use super::tail::Tails;
 use crate::unwind::{MachineFrame, Unwinder};
 
 #[derive(Debug, Clone)]
@@ -54,6 +55,7 @@ pub struct Walker<M> {
     machine: Vec<MachineFrame>,
     /// Stacks that this drain has resolved.
     pub(super) stacks: Stacks,
+    pub(super) tails: Tails,
     /// A return address of the last stack was in no known mapping: there may be new ones.
     pub strayed: bool,
 }
@@ -101,6 +103,7 @@ impl<M: Memory> Walker<M> {
             unwinder: Unwinder::new(),
             machine: Vec::new(),
             stacks: Stacks::default(),
+            tails: Tails::default(),
             strayed: false,
         }
     }
@@ -110,6 +113,7 @@ impl<M: Memory> Walker<M> {
         self.drain += 1;
         self.heap.begin();
         self.stacks.begin();
+        self.tails.clear();
     }
 
     /// What is mapped has changed: resolved stacks may look different.
@@ -127,7 +131,7 @@ impl<M: Memory> Walker<M> {
         frames.clear();
         let mut machine = std::mem::take(&mut self.machine);
         let unwound = self.unwinder.unwind(dump, regions.mappings(), &mut machine);
-        let ending = unwound.ending;
+        let mut ending = unwound.ending;
         self.strayed = unwound.strayed;
         let mut key = self.stacks.key(dump, regions, &machine);
         let known = self.stacks.find(key, frames);
@@ -141,6 +145,14 @@ impl<M: Memory> Walker<M> {
             if !self.strayed {
                 self.stacks.insert(key, frames);
             }
+        }
+        if ending == Ending::Truncated
+            && let Some(last) = machine.last()
+            && let Some(tail) = self.tail(dump, regions, last)
+        {
+            frames.push(Frame::Later);
+            frames.extend_from_slice(&tail);
+            ending = Ending::Complete;
         }
         self.machine = machine;
         Walked { ending, key, known }

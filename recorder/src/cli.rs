@@ -75,7 +75,7 @@ struct RecordArgs {
     #[arg(long, value_enum, default_value_t = JsChoice::Auto, value_name = "SOURCE")]
     js: JsChoice,
     /// User stack to copy with each sample, where names come from the heap: 1k to 63k
-    /// [default: 16k with CPU samples, 8k at probes]
+    /// [default: 16k]
     #[arg(long, value_name = "BYTES", value_parser = parse_stack_size)]
     stack_size: Option<u32>,
     /// Do not follow child processes (threads always are)

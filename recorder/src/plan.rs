@@ -66,8 +66,9 @@ impl JsSource {
 
 /// Bytes of user stack that are copied with a time sample when nothing else is said.
 pub const CPU_STACK_BYTES: u32 = 16 << 10;
-/// Bytes of user stack that are copied at a probe when nothing else is said.
-pub const PROBE_STACK_BYTES: u32 = 8 << 10;
+/// Bytes of user stack that are copied at a probe when nothing else is said. Not 8 KiB:
+/// `fs.readFileSync(path, "utf8")` keeps as much on the stack itself (node::fs::ReadFileUtf8).
+pub const PROBE_STACK_BYTES: u32 = 16 << 10;
 
 /// A recording, validated and ready.
 #[derive(Debug, Clone, PartialEq, Eq)]

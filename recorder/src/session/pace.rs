@@ -12,8 +12,8 @@ pub const STEADY: u64 = 5000;
 /// What one hit takes of the time that is saved up, nanoseconds.
 const PRICE_NS: u64 = 1_000_000_000 / STEADY;
 /// Time that can be saved up: a burst of so many hits keeps its stacks, however short it is. The ring
-/// of a CPU holds about 1900 of 8 KiB.
-const SAVED_NS: u64 = 1500 * PRICE_NS;
+/// of a CPU holds about 1000 of 16 KiB.
+const SAVED_NS: u64 = 1000 * PRICE_NS;
 /// Hits a second below which a hot probe has cooled.
 const COOL: u64 = 2500;
 /// Over what time that is measured, nanoseconds.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_burst_keeps_its_stacks() {
-        assert_eq!(changes((0..1000).map(|ms| if ms == 500 { 1400 } else { 0 })), []);
+        assert_eq!(changes((0..1000).map(|ms| if ms == 500 { 900 } else { 0 })), []);
         assert_eq!(changes((0..60_000).map(|_ms| 4)), []);
         assert_eq!(changes((0..1000).map(|ms| u64::from(ms == 500) * 3000)), [(500, true)]);
     }

@@ -231,6 +231,20 @@ impl<M: Memory> Pages<M> {
         self.copy(address, &mut out).then_some(out)
     }
 
+    /// The bytes from `address` on, through the cache: at most `length`, and up to the first page that
+    /// cannot be read.
+    pub fn bytes_as_far_as_mapped(&mut self, address: u64, length: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while out.len() < length {
+            let Some(at) = address.checked_add(out.len() as u64) else { break };
+            let within = (at % PAGE as u64) as usize;
+            let Some(page) = self.page(at) else { break };
+            let count = (length - out.len()).min(PAGE - within);
+            out.extend_from_slice(&page[within..within + count]);
+        }
+        out
+    }
+
     /// `length` bytes at `address`, past the cache; for what is large and looked at once. Counts
     /// against the budget.
     pub fn bulk(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {
@@ -279,6 +293,9 @@ mod tests {
         assert_eq!(pages.bulk(0x1ff0, 32).map(|b| b[31]), Some(7));
         assert_eq!(pages.bulk(0x1ff0, PAGE * 2), None);
         assert_eq!(pages.bulk(u64::MAX, 2), None);
+        assert_eq!(pages.bytes_as_far_as_mapped(0x2ff0, 64).len(), 16);
+        assert_eq!(pages.bytes_as_far_as_mapped(0x1ff0, 64), pages.bytes(0x1ff0, 64).unwrap());
+        assert!(pages.bytes_as_far_as_mapped(u64::MAX, 64).is_empty());
     }
 
     #[test]

@@ -10,17 +10,14 @@ use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
-use super::frame::{Frame, StackDump};
+use super::frame::{Ending, Frame, Registers, StackDump};
 use super::memory::Memory;
 use super::regions::{Kind, Regions};
 use super::walk::Walker;
 use crate::unwind::MachineFrame;
 
-/// Frames of a tail at most; from the loop to `main` there are about ten.
-const MAX_FRAMES: usize = 64;
-/// Nothing is mapped below (vm.mmap_min_addr is at least a page): the thread's start code leaves 0
-/// or 1 in the frame pointer.
-const NO_ADDRESS: u64 = 4096;
+/// Bytes read of the stack's outer end. From the loop to the thread's start there are about 2 KiB.
+const MAX_BYTES: usize = 32 << 10;
 
 /// Tails that this drain has read, by the frame pointer they begin with; absent where there is none
 /// that can be believed.
@@ -48,21 +45,21 @@ impl<M: Memory> Walker<M> {
         regions: &Regions,
         last: &MachineFrame,
     ) -> Option<Vec<Frame>> {
-        let mut frames = Vec::new();
-        let (mut bp, mut below) = (last.bp, last.sp);
-        while bp >= NO_ADDRESS {
-            if bp < below || !bp.is_multiple_of(8) || frames.len() >= MAX_FRAMES {
-                return None;
-            }
-            let mut word =
-                |address: u64| dump.word(address).or_else(|| self.heap.pages.u64(address));
-            let (saved, caller) = (word(bp)?, word(bp.checked_add(8)?)?);
-            if regions.kind(caller.wrapping_sub(1)) != Some(Kind::File) {
-                return None;
-            }
-            frames.push(Frame::Code { address: caller, call: true });
-            (below, bp) = (bp.saturating_add(16), saved);
+        let bp = last.bp;
+        if bp < last.sp || !bp.is_multiple_of(8) {
+            return None;
         }
-        (!frames.is_empty()).then_some(frames)
+        let mut word = |address: u64| dump.word(address).or_else(|| self.heap.pages.u64(address));
+        let (saved, caller) = (word(bp)?, word(bp.checked_add(8)?)?);
+        let sp = bp.checked_add(16)?;
+        let stack = self.heap.pages.bytes_as_far_as_mapped(sp, MAX_BYTES);
+        let registers = Registers { ip: caller, sp, bp: saved, ..Registers::default() };
+        let rest = StackDump { registers, stack: &stack, at_entry: false };
+        let mut machine = Vec::new();
+        let unwound = self.unwinder.unwind(&rest, regions.mappings(), &mut machine);
+        let native = |frame: &MachineFrame| regions.kind(frame.pc()) == Some(Kind::File);
+        let believed = unwound.ending == Ending::Complete && machine.iter().all(native);
+        let code = |frame: MachineFrame| Frame::Code { address: frame.ip, call: true };
+        believed.then(|| machine.into_iter().map(code).collect())
     }
 }

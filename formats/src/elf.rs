@@ -16,7 +16,9 @@ use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
 use object::read::ReadRef;
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 
-pub use functions::{FunctionSymbol, SymbolSource, find_functions, for_each_function};
+pub use functions::{
+    FunctionSymbol, SymbolSource, find_functions, for_each_function, for_each_symbol_with_prefix,
+};
 pub use index::{NamePos, SymbolHit, SymbolIndex};
 pub use info::{ElfInfo, Segment};
 

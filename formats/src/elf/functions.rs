@@ -140,6 +140,34 @@ pub fn find_functions<'data, R: ReadRef<'data>>(
     Ok(hits.iter().filter_map(|(_, f)| functions.place(f)).collect())
 }
 
+/// Calls `f` with the name, the SVMA and the size in bytes of every symbol, function or data, whose
+/// name begins with one of `prefixes`. A symbol that both tables have is given twice.
+///
+/// # Errors
+/// As [`find_functions`].
+pub fn for_each_symbol_with_prefix<'data, R: ReadRef<'data>>(
+    data: R,
+    prefixes: &[&[u8]],
+    mut f: impl FnMut(&'data [u8], u64, u64),
+) -> Result<(), ElfError> {
+    let header: &Header = header(data)?;
+    for table in tables(data, sections(data, header)?)? {
+        let strings = table.strings(data)?;
+        for symbol in table.symbols {
+            let at = symbol.st_name(LE);
+            let tail =
+                usize::try_from(at).ok().and_then(|at| strings.get(at..)).unwrap_or_default();
+            // The end of a name is looked for only where its beginning fits.
+            if prefixes.iter().any(|prefix| tail.starts_with(prefix))
+                && let Some(name) = name_at(strings, at)
+            {
+                f(name, symbol.st_value(LE), symbol.st_size(LE));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Calls `f` with every function of the file: those of `.symtab` in its order, then those that only
 /// `.dynsym` has. Aliases all appear. What has no byte in the file is left out.
 ///

@@ -15,6 +15,7 @@ use formats::space::KERNEL_START;
 
 use super::naming::Naming;
 use super::world::{Running, World};
+use crate::process::objects::MappedFile;
 use crate::process::procfs;
 use crate::unwind::{Ending, MachineFrame, Mappings, StackDump, Unwinder};
 use crate::v8::frame::{Frame as Found, Why};
@@ -58,8 +59,8 @@ pub struct Heaps {
     natives: HashMap<u32, Native>,
     /// Tables of files, which all processes share.
     unwinder: Unwinder,
-    /// What V8 is like in a file, by object.
-    images: HashMap<u32, Option<Image>>,
+    /// What V8 is like in a file, by device and inode.
+    images: HashMap<(u64, u64), Option<Image>>,
     drain: u64,
     frames: Vec<Frame>,
     machine: Vec<MachineFrame>,
@@ -171,6 +172,26 @@ impl Heaps {
         self.natives.insert(process, Native { pid, mappings, generation });
     }
 
+    /// Looks for V8 in a file, once: it takes some 50 ms, for which samples should not wait.
+    ///
+    /// # Errors
+    /// V8 is there and cannot be read; said once.
+    pub fn learn(&mut self, file: &MappedFile) -> Result<Option<&Image>, AttachError> {
+        let Some(opened) = file.file() else { return Ok(None) };
+        let Some(identity) = file.device_and_inode() else { return Ok(None) };
+        let image = match self.images.entry(identity) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => match Image::find(opened) {
+                Ok(image) => unknown.insert(image),
+                Err(problem) => {
+                    unknown.insert(None);
+                    return Err(problem.into());
+                }
+            },
+        };
+        Ok(image.as_ref())
+    }
+
     fn try_attach(
         &mut self,
         pid: u32,
@@ -179,18 +200,8 @@ impl Heaps {
     ) -> Result<Option<V8>, AttachError> {
         for (_start, _end, _offset, object) in running.space.files() {
             let Some(file) = world.objects.get(object) else { continue };
-            if let Entry::Vacant(unknown) = self.images.entry(object) {
-                let found = file.file().map_or(Ok(None), Image::find);
-                // A file that cannot be understood is not looked at again.
-                let (image, problem) = match found {
-                    Ok(image) => (image, None),
-                    Err(problem) => (None, Some(problem)),
-                };
-                unknown.insert(image);
-                problem.map_or(Ok(()), Err)?;
-            }
-            let Some(Some(image)) = self.images.get(&object) else { continue };
             let Some(identity) = &file.identity else { continue };
+            let Some(image) = self.learn(file)? else { continue };
             let builtins = image.builtins.clone();
             let file = V8File { device: identity.device, inode: identity.inode, builtins };
             let maps = procfs::read(&format!("/proc/{pid}/maps"))

@@ -155,6 +155,12 @@ impl<W: Write> Ingest<W> {
         }
     }
 
+    /// Whether names are read from heaps.
+    #[must_use]
+    pub fn reads_heaps(&self) -> bool {
+        self.js == JsSource::Heap
+    }
+
     /// A drain begins.
     pub fn begin_drain(&mut self) {
         self.heaps.begin_drain();

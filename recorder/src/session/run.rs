@@ -28,6 +28,9 @@ use crate::sys::spawn::{Child, ChildExit};
 /// Longest wait. A process can be looked at only while it lives: one that lives for less than this
 /// may leave no command line. Fifty wake-ups a second cost about a thousandth of a CPU.
 const TICK: Duration = Duration::from_millis(20);
+/// The same where names are read from the heap: objects move, and what a process did last has names
+/// only if it is read before the process has ended.
+const TICK_OF_HEAPS: Duration = Duration::from_millis(5);
 /// Wait when a ring cannot announce its data any more because its first thread has ended.
 const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
 /// A chunk is written at least this often, in nanoseconds: a kill loses less than a second.
@@ -156,6 +159,7 @@ impl<'p> Session<'p> {
             }
             Life::Launched(_child) => {}
         }
+        let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
         let mut names: BTreeMap<u32, String> =
             wanted.iter().map(|wanted| (wanted.event, wanted.name.clone())).collect();
         if plan.frequency.is_some() {
@@ -174,7 +178,7 @@ impl<'p> Session<'p> {
             names,
             start_ns: clock::monotonic_ns()?,
             exit: None,
-            tick: TICK,
+            tick,
             lost: 0,
             problems: Vec::new(),
         })
@@ -248,7 +252,7 @@ impl<'p> Session<'p> {
             if let Some(owner) = self.arms.ring_owners().nth(ring as usize) {
                 let _gone = self.poller.remove(owner.as_fd());
             }
-            self.tick = TICK_WITHOUT_WAKEUP;
+            self.tick = self.tick.min(TICK_WITHOUT_WAKEUP);
         }
         if signals && let Some(reason) = self.signals() {
             return Some(reason);

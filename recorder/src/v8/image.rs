@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use formats::elf::for_each_symbol_with_prefix;
 use object::read::elf::{ElfFile64, FileHeader};
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
-use object::{LittleEndian, Object, ObjectSegment, ObjectSymbol};
+use object::{LittleEndian, Object, ObjectSegment};
 
 use super::layout::{Layout, LayoutError, Version};
 
@@ -19,6 +20,8 @@ const VERSION: [(&[u8], usize); 3] = [
     (b"_ZN2v88internal7Version6minor_E", 1),
     (b"_ZN2v88internal7Version6build_E", 2),
 ];
+/// What the names of those begin with.
+const VERSION_PREFIX: &[u8] = b"_ZN2v88internal7Version6";
 /// `v8::internal::interpreter::Bytecodes::kBytecodeSizes`.
 const BYTECODE_SIZES: &[u8] = b"_ZN2v88internal11interpreter9Bytecodes14kBytecodeSizesE";
 /// Longest table of bytecode sizes that is believed: three scales of 256 bytecodes.
@@ -69,19 +72,16 @@ impl Found {
         // A file that exports none of V8's version members is not looked through further.
         elf.elf_header().e_machine(LittleEndian);
         let mut found = Self::default();
-        let tables = elf.symbols().chain(elf.dynamic_symbols());
-        for symbol in tables {
-            let Ok(name) = symbol.name_bytes() else { continue };
-            let value = symbol.address();
+        // The tables are read as a whole: name by name a read of the file each would take a second.
+        let take = |name: &[u8], value: u64, size: u64| {
             if let Some(constant) = name.strip_prefix(PREFIX) {
-                let Some(number) = i32_at(&elf, value) else { continue };
+                let Some(number) = i32_at(&elf, value) else { return };
                 let name = String::from_utf8_lossy(constant).into_owned();
                 found.constants.insert(name, number.into());
             } else if let Some((_, index)) = VERSION.iter().find(|(wanted, _)| *wanted == name) {
                 found.version[*index] = i32_at(&elf, value).map(i32::cast_unsigned);
-            } else if name == BYTECODE_SIZES && symbol.size() <= MAX_BYTECODE_SIZES {
-                found.bytecode_sizes =
-                    bytes_at(&elf, value, symbol.size()).unwrap_or_default().to_vec();
+            } else if name == BYTECODE_SIZES && size <= MAX_BYTECODE_SIZES {
+                found.bytecode_sizes = bytes_at(&elf, value, size).unwrap_or_default().to_vec();
             } else if name == BLOB {
                 found.blob = found.blob.or(file_offset(&elf, value));
             } else if name == BLOB_DATA {
@@ -89,7 +89,9 @@ impl Found {
             } else if name == BLOB_SIZE {
                 found.blob_size = i32_at(&elf, value).map(i32::cast_unsigned);
             }
-        }
+        };
+        let prefixes = [PREFIX, VERSION_PREFIX, BYTECODE_SIZES, BLOB];
+        for_each_symbol_with_prefix(data, &prefixes, take).ok()?;
         found.version[0].is_some().then_some(found)
     }
 

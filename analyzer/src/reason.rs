@@ -9,10 +9,10 @@ pub enum JsNames {
     Unknown,
     /// From V8's heap, frame by frame.
     Heap,
+    /// From V8's heap, but there is a process whose heap could not be read: a remark says why.
+    HeapRefused,
     /// From V8's perf map.
     Map,
-    /// From V8's perf map, because the heap could not be read.
-    MapForWant,
     /// Not at all, as was asked for.
     Off,
 }
@@ -23,10 +23,8 @@ impl JsNames {
     pub fn origin(self) -> Option<&'static str> {
         match self {
             Self::Unknown => None,
-            Self::Heap => Some("read from V8's heap"),
-            Self::Map | Self::MapForWant => {
-                Some("from V8's perf map: lines are those of the definition")
-            }
+            Self::Heap | Self::HeapRefused => Some("read from V8's heap"),
+            Self::Map => Some("from V8's perf map: lines are those of the definition"),
             Self::Off => Some("naming was off (--js=off)"),
         }
     }
@@ -192,18 +190,19 @@ impl Reason {
                     "record with --js=heap; or from the target's start, with its perf map left in \
                      place until the end"
                 }
-                JsNames::Unknown | JsNames::Heap | JsNames::MapForWant => {
+                JsNames::Unknown | JsNames::Heap | JsNames::HeapRefused => {
                     "record from the target's start, and leave its perf map in place until the end"
                 }
             },
             Self::InterpretedWithoutName => match names {
                 // V8 gives a function its own address when it compiles it; those of the snapshot
                 // were compiled when node was built.
-                JsNames::Unknown | JsNames::MapForWant => {
+                JsNames::Unknown => {
                     "start the target with --perf-basic-prof --interpreted-frames-native-stack; \
                      those that remain are in Node's snapshot: --no-node-snapshot"
                 }
-                JsNames::Heap | JsNames::Map | JsNames::Off => Self::names_missing(names),
+                JsNames::Heap => "none is needed for a few: V8 was entering or leaving a function",
+                JsNames::HeapRefused | JsNames::Map | JsNames::Off => Self::names_missing(names),
             },
             Self::JsMoved | Self::JsContradiction => {
                 "none is needed for a few; else record at a lower rate (-F)"
@@ -237,11 +236,12 @@ impl Reason {
     fn names_missing(names: JsNames) -> &'static str {
         match names {
             JsNames::Map | JsNames::Off => "record with --js=heap, which needs no flag",
-            JsNames::Heap => {
-                "where V8's heap could not be read (see the remarks), start the target with \
+            JsNames::Heap => "it is not V8's: let its runtime write a perf map (/tmp/perf-PID.map)",
+            JsNames::HeapRefused => {
+                "the remarks say why V8's heap could not be read; without it, start the target with \
                  --perf-basic-prof --interpreted-frames-native-stack"
             }
-            JsNames::Unknown | JsNames::MapForWant => {
+            JsNames::Unknown => {
                 "start the target with --perf-basic-prof --interpreted-frames-native-stack"
             }
         }
@@ -262,7 +262,7 @@ mod tests {
             assert_eq!(reason as usize, at);
             assert!(!reason.sentence().is_empty() && reason.label().starts_with('['));
             for names in
-                [JsNames::Unknown, JsNames::Heap, JsNames::Map, JsNames::MapForWant, JsNames::Off]
+                [JsNames::Unknown, JsNames::Heap, JsNames::HeapRefused, JsNames::Map, JsNames::Off]
             {
                 assert!(!reason.remedy(names).is_empty());
             }
@@ -281,11 +281,11 @@ mod tests {
     #[test]
     fn remedies_know_how_javascript_was_named() {
         for reason in [Reason::JitNoMap, Reason::InterpretedWithoutName] {
+            assert!(!reason.remedy(JsNames::Heap).contains("--"));
             for (names, heap, flags) in [
                 (JsNames::Map, true, false),
                 (JsNames::Off, true, false),
-                (JsNames::Heap, false, true),
-                (JsNames::MapForWant, false, true),
+                (JsNames::HeapRefused, false, true),
                 (JsNames::Unknown, false, true),
             ] {
                 let remedy = reason.remedy(names);

@@ -7,16 +7,16 @@ use formats::capture::Capture;
 
 use crate::profile::{JsNames, Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 
-/// How the codes of the remarks begin that say why V8's heap could not be read.
-const HEAP_REFUSED: &str = "js-heap";
+/// Code of the remarks that say why V8's heap could not be read.
+const HEAP_REFUSED: &str = "js-not-readable";
 
 /// How the capture's JavaScript frames got their names.
 #[must_use]
 pub fn js_names(capture: &Capture) -> JsNames {
-    let refused = || capture.remarks.iter().any(|remark| remark.code.starts_with(HEAP_REFUSED));
+    let refused = || capture.remarks.iter().any(|remark| remark.code == HEAP_REFUSED);
     match capture.meta.js.as_str() {
+        "heap" if refused() => JsNames::HeapRefused,
         "heap" => JsNames::Heap,
-        "map" if refused() => JsNames::MapForWant,
         "map" => JsNames::Map,
         "off" => JsNames::Off,
         _ => JsNames::Unknown,
@@ -125,14 +125,14 @@ mod tests {
         for (js, refused, want) in [
             ("", false, JsNames::Unknown),
             ("heap", false, JsNames::Heap),
-            ("heap", true, JsNames::Heap),
+            ("heap", true, JsNames::HeapRefused),
             ("map", false, JsNames::Map),
-            ("map", true, JsNames::MapForWant),
+            ("map", true, JsNames::Map),
             ("off", false, JsNames::Off),
             ("later", false, JsNames::Unknown),
         ] {
             capture.meta.js = js.into();
-            let code = if refused { "js-heap-version" } else { "kernel-hidden" };
+            let code = if refused { HEAP_REFUSED } else { "kernel-hidden" };
             capture.remarks = vec![Remark { code: code.into(), text: "why".into(), count: 1 }];
             assert_eq!(js_names(&capture), want, "{js}");
         }

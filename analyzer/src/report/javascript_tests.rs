@@ -211,21 +211,24 @@ fn what_has_no_name_says_what_would_give_it_one() {
         capture.remarks = vec![Remark { code: code.into(), text: "why".into(), count: 1 }];
         text(&capture)
     };
-    let got = said("heap", "js-heap-version");
+    let got = said("heap", "js-not-readable");
     for want in [
         "0.0% of JavaScript frames have a name (0 of 3), read from V8's heap\n",
         "[js-moved]\n      remedy: none is needed for a few; else record at a lower rate (-F)\n",
         "[process-ended]\n",
         "[stack-cut]\n      remedy: record with a larger --stack-size\n",
         "[frames-missing]\n",
-        "remedy: where V8's heap could not be read (see the remarks), start the target with --perf",
+        "remedy: the remarks say why V8's heap could not be read; without it, start the target with \
+         --perf-basic-prof",
     ] {
         assert!(got.contains(want), "{want}\n{got}");
     }
     let got = said("map", "");
     assert!(got.contains("(0 of 3), from V8's perf map: lines are those of the def"), "{got}");
     assert!(got.contains("remedy: record with --js=heap, which needs no flag\n"), "{got}");
-    let got = said("map", "js-heap-version");
+    let got = said("heap", "");
+    assert!(got.contains("remedy: it is not V8's: let its runtime write a perf map"), "{got}");
+    let got = said("", "");
     assert!(got.contains("remedy: start the target with --perf-basic-prof"), "{got}");
     let got = said("off", "");
     assert!(got.contains("(0 of 3), naming was off (--js=off)\n"), "{got}");

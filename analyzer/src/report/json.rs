@@ -290,8 +290,8 @@ fn cpu<'r>(cpu: &CpuReport, profile: &'r Profile, top: usize) -> Cpu<'r> {
 fn js(names: JsNames) -> Option<&'static str> {
     match names {
         JsNames::Unknown => None,
-        JsNames::Heap => Some("heap"),
-        JsNames::Map | JsNames::MapForWant => Some("map"),
+        JsNames::Heap | JsNames::HeapRefused => Some("heap"),
+        JsNames::Map => Some("map"),
         JsNames::Off => Some("off"),
     }
 }

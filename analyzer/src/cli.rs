@@ -11,7 +11,7 @@ use crate::aggregate::opens::PathFilter;
 use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan};
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 done, but the capture is incomplete (records were \
-lost, or the file is cut short: said on stderr and in the output); 2 wrong use or failure. A closed \
+lost, or the file is cut short: said on stderr and in the output), or --source-maps found no map; 2 wrong use or failure. A closed \
 pipe is success.";
 
 /// Explains what a capture of nrec (or a perf.data of perf) holds.
@@ -44,10 +44,22 @@ struct FileArgs {
 }
 
 #[derive(Debug, Args)]
+struct SourceMapArgs {
+    /// Show JavaScript where it was written (TypeScript, bundles), by the source maps that the scripts
+    /// name. They are read from the target's files as they are now, below DIR: a copied tree, or
+    /// /proc/PID/root of a container that still runs [default: /]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true,
+          default_missing_value = "/")]
+    source_maps: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct ReportArgs {
     #[command(flatten)]
     file: FileArgs,
+    #[command(flatten)]
+    maps: SourceMapArgs,
     /// JSON for programs instead of text (docs/report-json.md)
     #[arg(long)]
     json: bool,
@@ -68,6 +80,8 @@ struct ReportArgs {
 struct FlamegraphArgs {
     #[command(flatten)]
     file: FileArgs,
+    #[command(flatten)]
+    maps: SourceMapArgs,
     /// What is drawn: cpu, fs, probe, or an event's name
     /// [default: what has samples, in this order: cpu, fs (opens), the probe that was hit most]
     #[arg(short, long, value_name = "EVENT")]
@@ -82,6 +96,8 @@ struct FlamegraphArgs {
 struct EventsArgs {
     #[command(flatten)]
     file: FileArgs,
+    #[command(flatten)]
+    maps: SourceMapArgs,
     /// Only events of this set (cpu, fs, probe) or name; may be given more than once.
     /// fs shows each open with its result; uv_fs_open and uv_fs_req_cleanup show the halves
     #[arg(short, long, value_name = "EVENT")]
@@ -102,6 +118,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
     Ok(match Cli::try_parse_from(args)?.command {
         Command::Report(args) => Plan {
             file: args.file.file,
+            source_maps: args.maps.source_maps,
             action: Action::Report(ReportPlan {
                 json: args.json,
                 filter: PathFilter {
@@ -113,17 +130,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
         },
         Command::Flamegraph(args) => Plan {
             file: args.file.file,
+            source_maps: args.maps.source_maps,
             action: Action::Flamegraph(FlamegraphPlan { event: args.event, output: args.output }),
         },
         Command::Events(args) => Plan {
             file: args.file.file,
+            source_maps: args.maps.source_maps,
             action: Action::Events(EventsPlan {
                 events: args.event,
                 json: args.json,
                 stacks: args.stacks,
             }),
         },
-        Command::Info(args) => Plan { file: args.file, action: Action::Info },
+        Command::Info(args) => Plan { file: args.file, source_maps: None, action: Action::Info },
     })
 }
 
@@ -155,6 +174,13 @@ mod tests {
         assert_eq!(events.events, ["fs", "cpu"]);
         assert!(events.json && events.stacks);
         assert!(matches!(plan(&["info", "f"]).unwrap().action, Action::Info));
+        let maps = |args: &[&str]| plan(args).unwrap().source_maps;
+        assert_eq!(maps(&["report", "--source-maps", "f"]), Some("/".into()));
+        assert_eq!(
+            maps(&["events", "f", "--source-maps=/proc/7/root"]),
+            Some("/proc/7/root".into())
+        );
+        assert_eq!(maps(&["flamegraph", "f"]), None);
         for wrong in [&["report"][..], &["nothing", "f"], &["report", "f", "--top", "x"], &[]] {
             assert_eq!(plan(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

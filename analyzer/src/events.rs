@@ -10,6 +10,7 @@ use formats::capture::Capture;
 use crate::join::opens::{self, Operation};
 use crate::plan::EventsPlan;
 use crate::report::style::Style;
+use crate::source_map::Originals;
 use crate::symbolise::Symboliser;
 
 /// Name of joined opens in the output; also the set that records their halves.
@@ -38,11 +39,12 @@ pub struct Written {
 pub fn write(
     capture: &Capture,
     plan: &EventsPlan,
+    originals: &Originals,
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
     let joined = opens::join(capture).operations;
-    let mut symboliser = Symboliser::new(capture);
+    let mut symboliser = Symboliser::new(capture, originals);
     let mut writer = line::LineWriter { capture, plan, style, out };
     let mut written = Written::default();
     for (time, row) in rows(capture, &joined, plan) {

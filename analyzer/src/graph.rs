@@ -15,6 +15,7 @@ use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 use crate::report::CPU_SET;
 use crate::report::frames::{cmdline, comm, last_images};
 use crate::report::units::{counted, duration};
+use crate::source_map::Originals;
 use crate::symbolise::Symboliser;
 
 /// Longest command in the title, characters: what follows it must not be cut off.
@@ -52,12 +53,13 @@ pub enum GraphError {
 pub fn write(
     capture: &Capture,
     event: Option<&str>,
+    originals: &Originals,
     out: &mut dyn Write,
 ) -> Result<String, GraphError> {
     let drawable = drawable(capture);
     let first = drawable.first().map(|(name, _count)| name.as_str());
     let event = event.or(first).ok_or(GraphError::Nothing)?;
-    let mut symboliser = Symboliser::new(capture);
+    let mut symboliser = Symboliser::new(capture, originals);
     let counts = if event == OPEN_EVENT {
         opens_with_paths(capture, &mut symboliser)
     } else {
@@ -202,7 +204,8 @@ mod tests {
 
     fn draw(capture: &Capture, event: Option<&str>) -> Result<String, String> {
         let mut out = Vec::new();
-        write(capture, event, &mut out).map_err(|error| error.to_string())?;
+        write(capture, event, &Originals::default(), &mut out)
+            .map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
 

@@ -3,7 +3,8 @@
 //!
 //! `run` -> `load` -> `symbolise` -> `join` -> `aggregate` -> `report`, `events`, `emit`. Nothing
 //! here records, opens a perf event or touches tracefs; the only contact with the recorder is the
-//! capture file. An output format sees finished results and a writer.
+//! capture file. An output format sees finished results and a writer. Only `source_map` reads
+//! files of the target, and only if it is asked to.
 
 pub mod aggregate;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod profile;
 pub mod reason;
 pub mod report;
 pub mod run;
+pub mod source_map;
 pub mod symbolise;
 
 #[cfg(test)]

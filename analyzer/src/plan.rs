@@ -11,6 +11,8 @@ pub struct Plan {
     pub file: PathBuf,
     /// What to do with it.
     pub action: Action,
+    /// Apply source maps; the target's files are below this folder.
+    pub source_maps: Option<PathBuf>,
 }
 
 /// What to do.

@@ -19,6 +19,7 @@ use crate::load::{self, LoadError};
 use crate::plan::{Action, FlamegraphPlan, Plan};
 use crate::report::style::Style;
 use crate::report::{self, Report};
+use crate::source_map::{Originals, Problem};
 use crate::{cli, events, info};
 
 /// Done.
@@ -27,6 +28,18 @@ const DONE: u8 = 0;
 const INCOMPLETE: u8 = 1;
 /// Wrong use or failure.
 const FAILED: u8 = 2;
+
+/// Source maps of which it is said why they are not used.
+const MAP_PROBLEMS: usize = 20;
+
+/// What is to be said of a run that was done.
+#[derive(Debug)]
+struct Outcome {
+    /// What is missing in the capture.
+    problems: Vec<String>,
+    /// Source maps were asked for, and there was none.
+    unmapped: bool,
+}
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -94,11 +107,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Runs a plan and gives the exit status. Results go to `out`, messages to `messages`.
 pub fn run(plan: &Plan, style: Style, out: &mut dyn Write, messages: &mut dyn Write) -> u8 {
     match execute(plan, style, out, messages) {
-        Ok(problems) if problems.is_empty() => DONE,
-        Ok(problems) => {
-            let path = Clean(plan.file.as_os_str().as_bytes());
-            say(messages, &format!("{path} is incomplete: {}", problems.join("; ")));
-            INCOMPLETE
+        Ok(Outcome { problems, unmapped }) => {
+            if !problems.is_empty() {
+                let path = Clean(plan.file.as_os_str().as_bytes());
+                say(messages, &format!("{path} is incomplete: {}", problems.join("; ")));
+            }
+            if problems.is_empty() && !unmapped { DONE } else { INCOMPLETE }
         }
         Err(error) if error.is_closed_pipe() => DONE,
         Err(error) => {
@@ -119,11 +133,14 @@ fn execute(
     style: Style,
     out: &mut dyn Write,
     messages: &mut dyn Write,
-) -> Result<Vec<String>, RunError> {
+) -> Result<Outcome, RunError> {
     let capture = load::load(&plan.file, &Limits::default())?;
+    let maps = plan.source_maps.as_deref().map(|root| Originals::find(&capture, root));
+    let none = Originals::default();
+    let originals = maps.as_ref().unwrap_or(&none);
     match &plan.action {
         Action::Report(options) => {
-            let report = Report::new(&capture, &options.filter);
+            let report = Report::new(&capture, &options.filter, originals);
             if options.json {
                 report::json::write(&report, options.top, out)
             } else {
@@ -132,32 +149,54 @@ fn execute(
             }
             .map_err(RunError::Stdout)?;
         }
-        Action::Flamegraph(options) => flamegraph(&capture, options, out, messages)?,
+        Action::Flamegraph(options) => flamegraph(&capture, options, originals, out, messages)?,
         Action::Events(options) => {
             for name in &options.events {
                 check_event(&capture, name)?;
             }
-            events::write(&capture, options, style, out).map_err(RunError::Stdout)?;
+            events::write(&capture, options, originals, style, out).map_err(RunError::Stdout)?;
         }
         Action::Info => info::write(&capture, style, out).map_err(RunError::Stdout)?,
     }
     out.flush().map_err(RunError::Stdout)?;
-    Ok(losses::problems(&capture))
+    let unmapped = maps.is_some_and(|originals| !tell_maps(&originals, messages));
+    Ok(Outcome { problems: losses::problems(&capture), unmapped })
+}
+
+/// Says which source maps were not used; gives whether any was.
+fn tell_maps(originals: &Originals, messages: &mut dyn Write) -> bool {
+    for Problem { object, reason } in originals.problems.iter().take(MAP_PROBLEMS) {
+        say(messages, &format!("source map {object} is not used: {reason}"));
+    }
+    let more = originals.problems.len().saturating_sub(MAP_PROBLEMS);
+    if more > 0 {
+        say(messages, &format!("{more} more source maps are not used"));
+    }
+    if originals.applied == 0 {
+        let why = if originals.problems.is_empty() {
+            "no script of the capture has one that can be found"
+        } else {
+            "see above"
+        };
+        say(messages, &format!("no source map was applied: {why}; places are those of what ran"));
+    }
+    originals.applied > 0
 }
 
 fn flamegraph(
     capture: &Capture,
     plan: &FlamegraphPlan,
+    originals: &Originals,
     out: &mut dyn Write,
     messages: &mut dyn Write,
 ) -> Result<(), RunError> {
     let Some(path) = &plan.output else {
-        graph::write(capture, plan.event.as_deref(), out)?;
+        graph::write(capture, plan.event.as_deref(), originals, out)?;
         return Ok(());
     };
     // Into memory first: a failure must not leave half a file, nor destroy the one before.
     let mut svg = Vec::new();
-    let note = graph::write(capture, plan.event.as_deref(), &mut svg)?;
+    let note = graph::write(capture, plan.event.as_deref(), originals, &mut svg)?;
     write_file(path, &svg)?;
     let path = Clean(path.as_os_str().as_bytes());
     say(messages, &format!("wrote {path}: {} bytes, {note}", svg.len()));
@@ -221,7 +260,7 @@ mod tests {
     }
 
     fn status(path: &Path, action: Action, out: &mut dyn Write) -> (u8, String) {
-        let plan = Plan { file: path.to_owned(), action };
+        let plan = Plan { file: path.to_owned(), action, source_maps: None };
         let mut messages = Vec::new();
         let status = run(&plan, Style::default(), out, &mut messages);
         (status, String::from_utf8(messages).unwrap())

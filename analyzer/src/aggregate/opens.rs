@@ -208,7 +208,8 @@ mod tests {
         build.open(other, 320, 3, "/fine", true, a);
         let capture = build.finish();
         let operations = join(&capture).operations;
-        let mut s = Symboliser::new(&capture);
+        let none = crate::source_map::Originals::default();
+        let mut s = Symboliser::new(&capture, &none);
         let all = by_path(&operations, &mut s, &PathFilter::default());
         assert_eq!(all.len(), 2);
         let some = &all[0];

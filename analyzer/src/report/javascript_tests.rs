@@ -14,14 +14,24 @@ use crate::testing::CaptureBuilder;
 fn text(capture: &Capture) -> String {
     let filter = PathFilter::default();
     let mut out = Vec::new();
-    text::write(&Report::new(capture, &filter), TextOptions::default(), &mut out).unwrap();
+    text::write(
+        &Report::new(capture, &filter, &crate::source_map::Originals::default()),
+        TextOptions::default(),
+        &mut out,
+    )
+    .unwrap();
     String::from_utf8(out).unwrap()
 }
 
 fn json_of(capture: &Capture) -> Value {
     let filter = PathFilter::default();
     let mut out = Vec::new();
-    json::write(&Report::new(capture, &filter), None, &mut out).unwrap();
+    json::write(
+        &Report::new(capture, &filter, &crate::source_map::Originals::default()),
+        None,
+        &mut out,
+    )
+    .unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -131,7 +141,14 @@ HOW GOOD ARE THESE STACKS
     // Inlined frames are told apart only where a single one is shown.
     let mut out = Vec::new();
     let plan = EventsPlan { json: true, stacks: true, ..EventsPlan::default() };
-    events::write(&capture, &plan, Style::default(), &mut out).unwrap();
+    events::write(
+        &capture,
+        &plan,
+        &crate::source_map::Originals::default(),
+        Style::default(),
+        &mut out,
+    )
+    .unwrap();
     let out = String::from_utf8(out).unwrap();
     let first: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
     assert_eq!(
@@ -146,7 +163,8 @@ HOW GOOD ARE THESE STACKS
 fn the_flamegraph_merges_call_sites() {
     let capture = finish(application(), "heap");
     let mut out = Vec::new();
-    crate::graph::write(&capture, Some("cpu"), &mut out).unwrap();
+    crate::graph::write(&capture, Some("cpu"), &crate::source_map::Originals::default(), &mut out)
+        .unwrap();
     let svg = String::from_utf8(out).unwrap();
     assert_eq!(svg.matches("<title>hot ").count(), 1, "{svg}");
     assert!(svg.contains("<title>hot lib/report.js:5 (100 samples, 100.00%)"), "{svg}");
@@ -185,7 +203,13 @@ fn hits_without_a_stack_are_said_and_not_drawn() {
     assert_eq!(without, [None, Some(45), None, Some(45)]);
     for (event, what) in [("fs", "opens"), ("probe", "samples")] {
         let mut out = Vec::new();
-        crate::graph::write(&capture, Some(event), &mut out).unwrap();
+        crate::graph::write(
+            &capture,
+            Some(event),
+            &crate::source_map::Originals::default(),
+            &mut out,
+        )
+        .unwrap();
         let svg = String::from_utf8(out).unwrap();
         assert!(svg.contains(&format!(">stacks of 5 of 50 {what}<")), "{svg}");
         assert!(!svg.contains("no stack taken"), "{svg}");

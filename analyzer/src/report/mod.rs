@@ -22,6 +22,7 @@ use crate::aggregate::opens::{self as by_path, OpenCount, PathFilter, PathOpens}
 use crate::aggregate::quality::{self, StackQuality};
 use crate::join::opens;
 use crate::profile::{JsNames, Profile, ResolvedStackId};
+use crate::source_map::Originals;
 use crate::symbolise::Symboliser;
 
 /// The set of time samples.
@@ -92,8 +93,8 @@ pub struct Report<'c> {
 impl<'c> Report<'c> {
     /// Gathers the report.
     #[must_use]
-    pub fn new(capture: &'c Capture, filter: &'c PathFilter) -> Self {
-        let mut symboliser = Symboliser::new(capture);
+    pub fn new(capture: &'c Capture, filter: &'c PathFilter, originals: &Originals) -> Self {
+        let mut symboliser = Symboliser::new(capture, originals);
         let joined = opens::join(capture);
         let paths = by_path::by_path(&joined.operations, &mut symboliser, filter);
         let time = count_stacks(capture, &mut symboliser, |event| event.set == CPU_SET);

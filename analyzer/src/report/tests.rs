@@ -62,7 +62,12 @@ fn application() -> CaptureBuilder {
 
 fn json(capture: &Capture, filter: &PathFilter, top: Option<usize>) -> Value {
     let mut out = Vec::new();
-    json::write(&Report::new(capture, filter), top, &mut out).unwrap();
+    json::write(
+        &Report::new(capture, filter, &crate::source_map::Originals::default()),
+        top,
+        &mut out,
+    )
+    .unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -72,7 +77,7 @@ fn text(capture: &Capture, colour: bool) -> String {
 
 fn filtered(capture: &Capture, filter: &PathFilter, colour: bool) -> String {
     let mut out = Vec::new();
-    let report = Report::new(capture, filter);
+    let report = Report::new(capture, filter, &crate::source_map::Originals::default());
     let options = TextOptions { top: None, style: Style { colour } };
     text::write(&report, options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -233,7 +238,14 @@ fn assert_no_empty_values(value: &Value) {
 
 fn events_of(capture: &Capture, plan: &EventsPlan) -> String {
     let mut out = Vec::new();
-    events::write(capture, plan, Style::default(), &mut out).unwrap();
+    events::write(
+        capture,
+        plan,
+        &crate::source_map::Originals::default(),
+        Style::default(),
+        &mut out,
+    )
+    .unwrap();
     String::from_utf8(out).unwrap()
 }
 

@@ -9,7 +9,8 @@ use formats::capture::{Capture, LineEnds, Script, Tier};
 use formats::text::clean_string;
 
 use super::{FILE_CHARS, FUNCTION_CHARS, v8_name};
-use crate::profile::{Kind, Reason, ResolvedFrame};
+use crate::profile::{Generated, Kind, Reason, ResolvedFrame};
+use crate::source_map::{OriginalPlace, Originals};
 
 /// What V8 prints in place of a file that has no name: the text of an `eval`, for one.
 const NO_FILE: &str = "<anonymous>";
@@ -25,25 +26,27 @@ pub(super) struct Place {
 
 /// The functions of a capture, with the lines of their scripts.
 #[derive(Debug)]
-pub(super) struct Javascript<'c> {
+pub(crate) struct Javascript<'c> {
     capture: &'c Capture,
+    originals: &'c Originals,
     ends: Vec<Option<&'c LineEnds>>,
 }
 
 impl<'c> Javascript<'c> {
-    pub(super) fn new(capture: &'c Capture) -> Self {
+    pub(crate) fn new(capture: &'c Capture, originals: &'c Originals) -> Self {
         let mut ends = vec![None; capture.scripts.len()];
         for lines in &capture.line_ends {
             if let Some(slot) = ends.get_mut(lines.script as usize) {
                 *slot = Some(lines);
             }
         }
-        Self { capture, ends }
+        Self { capture, originals, ends }
     }
 
     /// The frame of a function at a place.
     pub(super) fn frame(&self, function: u32, place: Place) -> ResolvedFrame {
-        let Some(function) = self.capture.functions.get(function as usize) else {
+        let id = function;
+        let Some(function) = self.capture.functions.get(id as usize) else {
             return ResolvedFrame::nameless(Kind::Js, Reason::Damaged);
         };
         let kind = match place.tier {
@@ -58,10 +61,10 @@ impl<'c> Javascript<'c> {
             };
         }
         let script = function.script.checked_sub(1);
-        let runs = script.and_then(|script| self.line_and_column(script, place.position));
-        let defined = script.and_then(|script| self.line_and_column(script, function.start));
+        let runs = script.and_then(|script| self.generated(script, place.position));
+        let defined = script.and_then(|script| self.generated(script, function.start));
         let known = runs.or(defined);
-        ResolvedFrame {
+        let frame = ResolvedFrame {
             file: script.map(|script| self.file(script)),
             line: known.map(|(line, _column)| line),
             column: known.map(|(_line, column)| column),
@@ -70,6 +73,13 @@ impl<'c> Javascript<'c> {
             executing: runs.is_some(),
             inlined: place.inlined,
             ..ResolvedFrame::named(Kind::Js, v8_name::function_name(&function.name))
+        };
+        let Some(script) = script else { return frame };
+        let original = |position| self.originals.place(script, position);
+        let frame = written(frame, original(place.position), original(function.start));
+        match self.originals.name(id) {
+            Some(name) => ResolvedFrame { function: name.to_owned(), ..frame },
+            None => frame,
         }
     }
 
@@ -87,7 +97,7 @@ impl<'c> Javascript<'c> {
     }
 
     /// Line and column, counted from 1, of a character offset plus 1.
-    fn line_and_column(&self, script: u32, position: u32) -> Option<(u32, u32)> {
+    pub(crate) fn generated(&self, script: u32, position: u32) -> Option<(u32, u32)> {
         let offset = position.checked_sub(1)?;
         let (line, column) = self.ends.get(script as usize).copied()??.place(offset)?;
         let script = self.capture.scripts.get(script as usize)?;
@@ -102,6 +112,34 @@ impl<'c> Javascript<'c> {
             )
         };
         Some((line.checked_add(1)?, column.checked_add(1)?))
+    }
+}
+
+/// The frame at the places where its code was written. Code that a compiler put into a function that
+/// was written counts for the function as a whole.
+fn written(
+    frame: ResolvedFrame,
+    runs: Option<&OriginalPlace>,
+    defined: Option<&OriginalPlace>,
+) -> ResolvedFrame {
+    let Some(known) = runs.or(defined) else { return frame };
+    let generated = match (&frame.file, frame.line, frame.column) {
+        (Some(file), Some(line), Some(column)) => {
+            Some(Box::new(Generated { file: file.clone(), line, column }))
+        }
+        _ => None,
+    };
+    // A definition in another file would be taken for one in this.
+    let defined = defined.filter(|defined| defined.file == known.file);
+    ResolvedFrame {
+        file: Some(known.file.clone()),
+        line: Some(known.line),
+        column: Some(known.column),
+        defined_line: defined.map(|place| place.line),
+        defined_column: defined.map(|place| place.column),
+        executing: runs.is_some(),
+        generated,
+        ..frame
     }
 }
 

@@ -6,7 +6,7 @@
 //! without reused JIT addresses is thus resolved once; the others once for each change on their way.
 
 mod demangle;
-mod javascript;
+pub(crate) mod javascript;
 mod jit;
 mod native;
 mod timeline;
@@ -24,6 +24,7 @@ use self::jit::{JitMaps, Known};
 use self::native::Natives;
 use self::timeline::{Span, Timeline};
 use crate::profile::{FrameId, Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
+use crate::source_map::Originals;
 
 /// Longest function name that is kept, characters.
 pub const FUNCTION_CHARS: usize = 1024;
@@ -63,9 +64,9 @@ pub struct Symboliser<'c> {
 }
 
 impl<'c> Symboliser<'c> {
-    /// Prepares the tables.
+    /// Prepares the tables. `originals` is what source maps say: nothing unless they were asked for.
     #[must_use]
-    pub fn new(capture: &'c Capture) -> Self {
+    pub fn new(capture: &'c Capture, originals: &'c Originals) -> Self {
         let mut nodes: Vec<Node> = Vec::with_capacity(capture.stacks.len());
         for (at, &(parent, _frame)) in capture.stacks.iter().enumerate() {
             let depth = if at == 0 {
@@ -80,7 +81,7 @@ impl<'c> Symboliser<'c> {
             capture,
             profile: Profile::default(),
             natives: Natives::new(capture),
-            javascript: Javascript::new(capture),
+            javascript: Javascript::new(capture, originals),
             jit: JitMaps::new(capture),
             frames: vec![None; capture.frames.len()],
             nodes,

@@ -2,8 +2,13 @@
 
 use formats::capture::{Frame, Marker, NoName, Object, Process, Script, Tier};
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::testing::{CaptureBuilder, START_NS};
+
+/// No source maps.
+static NONE: LazyLock<Originals> = LazyLock::new(Originals::default);
 
 fn jit(process: u32, address: u64) -> Frame {
     Frame::Jit { process, address, call: false }
@@ -53,7 +58,7 @@ fn jit_frames_resolve_by_time() {
     let capture = build.finish();
     // In both orders of time, and again: the cache must not change an answer.
     for times in [[100, 600, 1000], [1000, 600, 100]] {
-        let mut s = Symboliser::new(&capture);
+        let mut s = Symboliser::new(&capture, &NONE);
         for _round in 0..2 {
             for time in times {
                 let (a, b) = match time {
@@ -97,7 +102,7 @@ fn a_forked_child_shows_the_code_as_it_was_at_the_fork() {
     build.jit(4, 600, &[(0x1000, 0x100, b"JS:~own /own.js:1:1")]);
     let stacks: Vec<_> = (0..5).map(|process| build.sampled(&[jit(process, 0x1010)])).collect();
     let capture = build.finish();
-    let mut s = Symboliser::new(&capture);
+    let mut s = Symboliser::new(&capture, &NONE);
     let got: Vec<_> = stacks.iter().flat_map(|&stack| shown(&mut s, stack, 1000)).collect();
     let none = "[JIT code, no map]";
     assert_eq!(got, ["afterFork", "parent (inferred)", none, none, "own"]);
@@ -170,7 +175,7 @@ fn native_kernel_and_recorded_javascript_frames() {
         native(node, 0x1000, false),
     ]);
     let capture = build.finish();
-    let mut s = Symboliser::new(&capture);
+    let mut s = Symboliser::new(&capture, &NONE);
     for ((frame, want), &stack) in table.iter().zip(&stacks) {
         let id = s.resolve(at(&capture, stack), 100);
         let got: Vec<_> = s.profile().leaf_first(id).collect();
@@ -185,7 +190,7 @@ fn native_kernel_and_recorded_javascript_frames() {
     let mut hidden = CaptureBuilder::new();
     let stack = hidden.sampled(&[Frame::Kernel { address: 1 << 63, call: false }]);
     let capture = hidden.finish();
-    assert_eq!(shown(&mut Symboliser::new(&capture), stack, 1), ["[kernel, hidden]"]);
+    assert_eq!(shown(&mut Symboliser::new(&capture, &NONE), stack, 1), ["[kernel, hidden]"]);
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn javascript_places_are_those_of_error_stack() {
         })
         .collect();
     let capture = build.finish();
-    let mut s = Symboliser::new(&capture);
+    let mut s = Symboliser::new(&capture, &NONE);
     for (&(script, start, position, place, defined), row) in places.iter().zip(rows) {
         let id = s.resolve(at(&capture, row), 100);
         let frame = s.profile().leaf_first(id).next().unwrap();
@@ -268,7 +273,7 @@ fn forged_captures_end() {
     let frames: Vec<_> = (0..20_000).map(|n| jit(0, 0x10_0000 + n)).collect();
     let stacks: Vec<_> = frames.iter().map(|&frame| build.sampled(&[frame])).collect();
     let mut capture = build.finish();
-    let mut s = Symboliser::new(&capture);
+    let mut s = Symboliser::new(&capture, &NONE);
     assert!(shown(&mut s, deep, 1).len() <= DEPTH as usize);
     for stack in stacks {
         assert_eq!(shown(&mut s, stack, 1), ["f"]);
@@ -277,7 +282,7 @@ fn forged_captures_end() {
     // A parent that is its own child.
     capture.stacks.push((capture.stacks.len() as u32, 0));
     let last = capture.stacks.len() as u32 - 1;
-    let mut s = Symboliser::new(&capture);
+    let mut s = Symboliser::new(&capture, &NONE);
     let id = s.resolve(last, 1);
     assert_eq!(s.profile().leaf_first(id).count(), 1);
 }

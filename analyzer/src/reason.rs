@@ -72,11 +72,13 @@ pub enum Reason {
     ChainLost,
     /// The probe was hit so often that no stack was taken of this hit.
     NotTaken,
+    /// Code made at run time, of which V8's heap tells nothing.
+    JitUnknown,
 }
 
 impl Reason {
     /// All reasons, in the order of [`Reason`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::JitNoMap,
         Self::JitNotInMap,
         Self::InterpretedWithoutName,
@@ -96,6 +98,7 @@ impl Reason {
         Self::FramesMissing,
         Self::ChainLost,
         Self::NotTaken,
+        Self::JitUnknown,
     ];
 
     /// Stable key for programs.
@@ -121,6 +124,7 @@ impl Reason {
             Self::FramesMissing => "frames-missing",
             Self::ChainLost => "chain-lost",
             Self::NotTaken => "stack-not-taken",
+            Self::JitUnknown => "jit-unknown",
         }
     }
 
@@ -147,6 +151,7 @@ impl Reason {
             Self::FramesMissing => "[frames missing]",
             Self::ChainLost => "[chain lost]",
             Self::NotTaken => "[no stack taken]",
+            Self::JitUnknown => "[JIT code, unknown]",
         }
     }
 
@@ -177,6 +182,7 @@ impl Reason {
             Self::FramesMissing => "the chain was lost and found again further out",
             Self::ChainLost => "the chain was lost here, so outer frames are missing",
             Self::NotTaken => "the probe was hit so often that a stack was taken of some hits only",
+            Self::JitUnknown => "V8's heap tells of no function there, and there is no JIT map",
         }
     }
 
@@ -184,7 +190,7 @@ impl Reason {
     #[must_use]
     pub fn remedy(self, names: JsNames) -> &'static str {
         match self {
-            Self::JitNoMap => Self::names_missing(names),
+            Self::JitNoMap | Self::JitUnknown => Self::names_missing(names),
             Self::JitNotInMap => match names {
                 JsNames::Map | JsNames::Off => {
                     "record with --js=heap; or from the target's start, with its perf map left in \
@@ -236,7 +242,10 @@ impl Reason {
     fn names_missing(names: JsNames) -> &'static str {
         match names {
             JsNames::Map | JsNames::Off => "record with --js=heap, which needs no flag",
-            JsNames::Heap => "it is not V8's: let its runtime write a perf map (/tmp/perf-PID.map)",
+            JsNames::Heap => {
+                "none is needed for a few; else let the program's runtime write a perf map \
+                 (/tmp/perf-PID.map)"
+            }
             JsNames::HeapRefused => {
                 "the remarks say why V8's heap could not be read; without it, start the target with \
                  --perf-basic-prof --interpreted-frames-native-stack"
@@ -281,7 +290,7 @@ mod tests {
     #[test]
     fn remedies_know_how_javascript_was_named() {
         for reason in [Reason::JitNoMap, Reason::InterpretedWithoutName] {
-            assert!(!reason.remedy(JsNames::Heap).contains("--"));
+            assert!(reason.remedy(JsNames::Heap).starts_with("none is needed for a few"));
             for (names, heap, flags) in [
                 (JsNames::Map, true, false),
                 (JsNames::Off, true, false),

@@ -73,7 +73,12 @@ impl<'c> JitMaps<'c> {
                 (None, None) => {
                     let had_map = capture.jit.iter().any(|batch| batch.process == process)
                         || asked_for_map(capture, process);
-                    let reason = if had_map { Reason::JitNotInMap } else { Reason::JitNoMap };
+                    let reason = match had_map {
+                        true => Reason::JitNotInMap,
+                        // What the recorder could not name in a heap was not looked for in a map.
+                        false if capture.meta.js == "heap" => Reason::JitUnknown,
+                        false => Reason::JitNoMap,
+                    };
                     maps.known.extend(
                         queries.iter().map(|&(_address, frame)| (frame, Known::Nothing(reason))),
                     );

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod probes;
+mod quality;
 
 use std::io::{self, Write};
 
@@ -12,9 +13,8 @@ use super::frames::{cmdline, comm, last_images};
 use super::json::UNREADABLE_PATH;
 use super::stacks::{self, Line};
 use super::style::Style;
-use super::units::{counted, date, duration, percent};
+use super::units::{counted, date, duration};
 use crate::aggregate::opens::{OpenCount, OpenStack, PathFilter, PathOpens};
-use crate::aggregate::quality::Named;
 
 /// Paths and remarks shown unless `--top` says otherwise.
 const TOP: usize = 20;
@@ -34,9 +34,6 @@ const NAME_CHARS: usize = 80;
 const PROCESSES: usize = 5;
 /// Widest function column, characters; longer names push their place to the right.
 const FUNCTION_WIDTH: usize = 40;
-
-/// Frames whose names can come from several places.
-const JAVASCRIPT: &str = "JavaScript";
 
 /// How to show it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -256,44 +253,6 @@ impl Page<'_, '_, '_> {
             return writeln!(self.out, "              {}", self.style.dim("(no stack)"));
         }
         write_lines(lines, "              ", self.style, self.out)
-    }
-
-    fn quality(&mut self) -> io::Result<()> {
-        let quality = &self.report.quality;
-        writeln!(self.out, "\n{}", self.style.heading("HOW GOOD ARE THESE STACKS"))?;
-        for (what, named) in
-            [(JAVASCRIPT, quality.js), ("native", quality.native), ("kernel", quality.kernel)]
-        {
-            let Named { total, named } = named;
-            if total > 0 {
-                let part = percent(named, total);
-                let origin = self.report.js_names.origin().filter(|_origin| what == JAVASCRIPT);
-                let origin = origin.map_or(String::new(), |origin| format!(", {origin}"));
-                writeln!(
-                    self.out,
-                    "  {part:>7} of {what} frames have a name ({named} of {total}){origin}"
-                )?;
-            }
-        }
-        if quality.inferred > 0 {
-            let frames = counted(quality.inferred, "frame is", "frames are");
-            writeln!(self.out, "  {frames} concluded, not seen (marked as inferred)")?;
-        }
-        for &(reason, frames) in &quality.unresolved {
-            let frames = counted(frames, "frame", "frames");
-            writeln!(self.out, "  {frames}: {} [{}]", reason.sentence(), reason.key())?;
-            let remedy = format!("      remedy: {}", reason.remedy(self.report.js_names));
-            writeln!(self.out, "{}", self.style.dim(&remedy))?;
-        }
-        for event in self.report.events.iter().filter(|event| event.without_stack > 0) {
-            let name = clean_string(event.event.as_bytes(), NAME_CHARS);
-            let with_stack = event.samples.saturating_sub(event.without_stack);
-            writeln!(self.out, "  {name}: stacks of {with_stack} of {} hits", event.samples)?;
-        }
-        if self.report.profile.frames().is_empty() {
-            writeln!(self.out, "  there are no stacks")?;
-        }
-        Ok(())
     }
 
     fn losses(&mut self) -> io::Result<()> {

@@ -1,0 +1,58 @@
+//! The section on how good the stacks are: what has a name, what has none and why. It must not
+//! compute anything but layout.
+
+use std::io;
+
+use formats::text::clean_string;
+
+use super::{NAME_CHARS, Page};
+use crate::aggregate::quality::Named;
+use crate::profile::Reason;
+use crate::report::units::{counted, percent};
+
+/// Frames whose names can come from several places.
+const JAVASCRIPT: &str = "JavaScript";
+
+impl Page<'_, '_, '_> {
+    pub(super) fn quality(&mut self) -> io::Result<()> {
+        let quality = &self.report.quality;
+        writeln!(self.out, "\n{}", self.style.heading("HOW GOOD ARE THESE STACKS"))?;
+        for (what, named) in
+            [(JAVASCRIPT, quality.js), ("native", quality.native), ("kernel", quality.kernel)]
+        {
+            let Named { total, named } = named;
+            if total > 0 {
+                let part = percent(named, total);
+                let origin = self.report.js_names.origin().filter(|_origin| what == JAVASCRIPT);
+                let origin = origin.map_or(String::new(), |origin| format!(", {origin}"));
+                writeln!(
+                    self.out,
+                    "  {part:>7} of {what} frames have a name ({named} of {total}){origin}"
+                )?;
+            }
+        }
+        if quality.inferred > 0 {
+            let frames = counted(quality.inferred, "frame is", "frames are");
+            writeln!(self.out, "  {frames} concluded, not seen (marked as inferred)")?;
+        }
+        // Untaken stacks are told by event: hits are no frames.
+        let untaken = |reason: Reason| reason == Reason::NotTaken;
+        for &(reason, frames) in quality.unresolved.iter().filter(|row| !untaken(row.0)) {
+            let frames = counted(frames, "frame", "frames");
+            writeln!(self.out, "  {frames}: {} [{}]", reason.sentence(), reason.key())?;
+            let remedy = format!("      remedy: {}", reason.remedy(self.report.js_names));
+            writeln!(self.out, "{}", self.style.dim(&remedy))?;
+        }
+        for event in self.report.events.iter().filter(|event| event.without_stack > 0) {
+            let name = clean_string(event.event.as_bytes(), NAME_CHARS);
+            let with_stack = event.samples.saturating_sub(event.without_stack);
+            let hits = event.samples;
+            let why = "it was hit too often for more; they stand for the others";
+            writeln!(self.out, "  {name}: stacks of {with_stack} of {hits} hits: {why}")?;
+        }
+        if self.report.profile.frames().is_empty() {
+            writeln!(self.out, "  there are no stacks")?;
+        }
+        Ok(())
+    }
+}

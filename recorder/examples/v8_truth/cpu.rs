@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use recorder::sys::attr::{EventAttr, EventSource, SampleRate};
+use recorder::unwind::Mappings;
 use recorder::v8::V8;
 use recorder::v8::frame::{Ending, Frame, StackDump};
 
 use crate::map::{MapFile, check_map};
-use crate::tap::{Cost, Tap, now, report_cost, start};
+use crate::tap::{Cost, Sample, Tap, now, report_cost, start};
 
 /// Samples SCRIPT until it ends; `flagged` starts it with perf-map flags and compares.
 pub(crate) fn cpu(args: &[String], flagged: bool) {
@@ -81,6 +82,7 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
             resolved.push(stack.frames.to_vec());
         }
         cost.resolve += began.elapsed();
+        cost.unwind += time_unwinding(&v8, pid, &batch);
         cost.worst = cost.worst.max(began.elapsed());
         cost.drains += 1;
         cost.samples += batch.len() as u64;
@@ -132,6 +134,19 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
         }
     }
     let _gone = std::fs::remove_file(format!("/tmp/perf-{pid}.map"));
+}
+
+/// How long finding the machine frames of these samples takes, without names.
+fn time_unwinding(v8: &V8, pid: u32, batch: &[Sample]) -> Duration {
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mappings = Mappings::new(pid, &maps);
+    let mut frames = Vec::new();
+    let began = Instant::now();
+    for sample in batch {
+        let dump = StackDump { registers: sample.registers, stack: &sample.stack, at_entry: false };
+        v8.unwinder().unwind(&dump, &mappings, &mut frames);
+    }
+    began.elapsed()
 }
 
 fn busiest_other_thread(pid: u32) -> u32 {

@@ -10,6 +10,8 @@
 //! - `... cpu NODE HZ FOLDER SCRIPT [ARG]...`: time samples of a process that is started with perf-map
 //!   flags; names are compared with the map's. For `truth.js` the ARGs are a log file and seconds.
 //! - `... plain NODE HZ FOLDER SCRIPT [ARG]...`: the same without flags; counts frames without a name.
+//! - `... hot NODE SECONDS FOLDER SCRIPT [ARG]...`: a uprobe in a script that does hardly anything else
+//!   than to call `os.uptime()` (`hot.js`): how many hits a second can be resolved.
 //!
 //! Environment: `STACK` bytes of stack in a sample (16384; the probe's figures in
 //! `docs/decisions/0004-names-from-the-heap.md` are with 24576), `PROBED` the file that has
@@ -28,6 +30,7 @@
 
 mod compare;
 mod cpu;
+mod hot;
 mod map;
 mod probe;
 mod tap;
@@ -37,9 +40,10 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("probe") if args.len() >= 4 => probe::probe(&args[1..]),
         Some("cpu") if args.len() >= 5 => cpu::cpu(&args[1..], true),
+        Some("hot") if args.len() >= 5 => hot::hot(&args[1..]),
         Some("plain") if args.len() >= 5 => cpu::cpu(&args[1..], false),
         _ => panic!(
-            "probe NODE FOLDER SECONDS [EVERY] [DELAY_MS], or cpu or plain NODE HZ FOLDER SCRIPT [ARG]..."
+            "probe NODE FOLDER SECONDS [EVERY] [DELAY_MS], or cpu, plain or hot NODE HZ FOLDER SCRIPT [ARG]..."
         ),
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Cost {
     pub(crate) age_ns: u64,
     /// Stacks that the drain had resolved before.
     pub(crate) known: u64,
+    /// Finding the machine frames once more, their tables being known.
+    pub(crate) unwind: Duration,
 }
 
 /// Starts `node`; both its ends are piped.
@@ -101,8 +103,13 @@ pub(crate) fn start(
 pub(crate) fn report_cost(v8: &V8, cost: &Cost) {
     let counts = v8.counts();
     let (tables, bytes) = v8.unwinder().size();
-    println!("{} stacks known; unwind tables of {tables} files, {} KiB", cost.known, bytes >> 10);
     let n = cost.samples.max(1);
+    println!(
+        "{} stacks known; unwinding {:.2} us each, tables of {tables} files, {} KiB",
+        cost.known,
+        cost.unwind.as_nanos() as f64 / n as f64 / 1e3,
+        bytes >> 10
+    );
     println!(
         "{} samples, {:.1} us each, {} drains, worst drain {:?}, mean age {:.1} ms; reads/sample: {:.1} calls {:.1} pages; code {:?}; exhausted {}",
         cost.samples,

@@ -41,7 +41,7 @@ pub struct Unwinder {
 /// How an unwinding went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwound {
-    /// How the chain ended. Never complete when frames are missing inside.
+    /// How the chain ended; broken when frames are missing inside, too.
     pub ending: Ending,
     /// What should be a return address was in no known mapping: there may be new ones.
     pub strayed: bool,
@@ -110,9 +110,9 @@ impl Walk<'_, '_> {
             after_gap = false;
             state = match self.step(&state) {
                 Ok(next) => next,
-                Err(Stop::Start) if !lost => return Ending::Complete,
-                Err(Stop::Truncated) => return Ending::Truncated,
                 Err(_) if lost => return Ending::Broken,
+                Err(Stop::Start) => return Ending::Complete,
+                Err(Stop::Truncated) => return Ending::Truncated,
                 Err(_) => {
                     let Some(next) = self.recover(&state) else { return Ending::Broken };
                     (lost, after_gap) = (true, true);
@@ -126,11 +126,16 @@ impl Walk<'_, '_> {
     /// The caller of a frame.
     fn step(&mut self, state: &State) -> Result<State, Stop> {
         let pc = state.ip.wrapping_sub(u64::from(state.call));
-        if let Some(next) = self.by_table(state, pc)? {
-            return self.check(state, next);
-        }
+        let unusable = match self.by_table(state, pc) {
+            Ok(Some(next)) => return self.check(state, next),
+            Ok(None) => false,
+            Err(Stop::Unusable) => true,
+            Err(stop) => return Err(stop),
+        };
         let bp = state.bp();
-        if bp < NO_ADDRESS && state.registers.get(Dwarf::BP).is_some() {
+        // A thread's first frames have 0 there, or what is small; in the innermost it may be data.
+        let least = if state.call { NO_ADDRESS } else { 1 };
+        if bp < least && state.registers.get(Dwarf::BP).is_some() && !unusable {
             return Err(Stop::Start);
         }
         if bp < state.sp() || !bp.is_multiple_of(8) {
@@ -140,7 +145,7 @@ impl Walk<'_, '_> {
         let next = self.check(state, next)?;
         // Code without frame pointers has anything there, but then it has a table.
         let upwards = next.bp() > bp || next.bp() < NO_ADDRESS;
-        if upwards || self.by_table(&next, next.ip.wrapping_sub(1)).is_ok_and(|it| it.is_some()) {
+        if upwards || matches!(self.by_table(&next, next.ip.wrapping_sub(1)), Ok(Some(_))) {
             Ok(next)
         } else {
             Err(Stop::Broken)
@@ -152,11 +157,7 @@ impl Walk<'_, '_> {
         let Some(mapping) = self.mappings.find(pc) else { return Ok(None) };
         let rule = self.files.rule(self.mappings, mapping, pc, &mut self.cold);
         let Some((rule, section)) = rule else { return Ok(None) };
-        match rule.apply(state, self.dump, section) {
-            Ok(next) => Ok(Some(next)),
-            Err(Stop::Unusable) => Ok(None),
-            Err(stop) => Err(stop),
-        }
+        rule.apply(state, self.dump, section).map(Some)
     }
 
     /// Frames only go upwards and are in code.

@@ -180,6 +180,11 @@ impl Rule {
             match saved {
                 Saved::Same => state.registers.get(number).ok_or(Stop::Unusable),
                 Saved::Lost => Err(Stop::Unusable),
+                // Below the stack pointer: an epilogue has taken the register back already, and
+                // compilers do not say so.
+                Saved::At(offset) if number != RETURN && by(offset)? < state.sp() => {
+                    state.registers.get(number).ok_or(Stop::Unusable)
+                }
                 Saved::At(offset) => read(dump, by(offset)?),
                 Saved::Is(offset) => by(offset),
                 Saved::Register(other) => state.registers.get(other).ok_or(Stop::Unusable),

@@ -56,6 +56,7 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
     let mut cost = Cost::default();
     let mut differences: HashMap<(String, String), u64> = HashMap::new();
     let mut endings: BTreeMap<String, u64> = BTreeMap::new();
+    let mut lost: HashMap<u64, u64> = HashMap::new();
     loop {
         let done = child.try_wait().unwrap().is_some();
         if !done {
@@ -78,6 +79,9 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
             } else {
                 format!("{:?}", stack.ending)
             };
+            if let Some(place) = lost_at(stack.frames, stack.ending) {
+                *lost.entry(place).or_default() += 1;
+            }
             *endings.entry(tag).or_default() += 1;
             resolved.push(stack.frames.to_vec());
         }
@@ -112,6 +116,9 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
     let counts = tap.event.read_counts().unwrap();
     println!("hits {} lost {:?} endings {endings:?}", counts.value, counts.lost);
     report_cost(&v8, &cost);
+    let mut lost: Vec<_> = lost.into_iter().collect();
+    lost.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    println!("lost at {:x?}", lost.get(..12).unwrap_or(&lost));
     println!("TALLY {tally:?}");
     let unknown: u64 = tally.iter().filter(|(k, _)| k.starts_with("unknown")).map(|(_, v)| v).sum();
     let js = tally.get("js").copied().unwrap_or(0);
@@ -134,6 +141,18 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
         }
     }
     let _gone = std::fs::remove_file(format!("/tmp/perf-{pid}.map"));
+}
+
+/// The frame whose caller was not found.
+fn lost_at(frames: &[Frame], ending: Ending) -> Option<u64> {
+    let gap = frames.iter().position(|frame| *frame == Frame::Gap);
+    let last = gap.or((ending == Ending::Broken).then_some(frames.len()))?;
+    match frames.get(last.checked_sub(1)?)? {
+        Frame::Code { address, .. } | Frame::Builtin { address, .. } => Some(*address),
+        Frame::Unknown { address, .. } => Some(*address),
+        Frame::Js { pc, .. } => Some(*pc),
+        Frame::Gap => None,
+    }
 }
 
 /// How long finding the machine frames of these samples takes, without names.

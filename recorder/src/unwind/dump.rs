@@ -2,8 +2,6 @@
 //!
 //! Only types: no tables and no mappings here.
 
-use super::rule::Dwarf;
-
 /// Numbers of the registers that are read, in perf_event_attr.sample_regs_user
 /// (arch/x86/include/uapi/asm/perf_regs.h): AX 0, BX 1, SI 4, DI 5, BP 6, SP 7, IP 8, R9 17, R10 18,
 /// R11 19, R12 20, R13 21, R14 22, R15 23.
@@ -74,30 +72,6 @@ impl Registers {
             r14: get(22),
             r15: get(23),
         }
-    }
-
-    /// By DWARF number (System V psABI for AMD64, figure 3.36), and which of them are known.
-    pub(super) fn by_dwarf(&self) -> Dwarf {
-        let mut all = Dwarf::default();
-        let pairs = [
-            (0, self.ax),
-            (3, self.bx),
-            (4, self.si),
-            (5, self.di),
-            (9, self.r9),
-            (10, self.r10),
-            (11, self.r11),
-            (12, self.r12),
-            (13, self.r13),
-            (14, self.r14),
-            (15, self.r15),
-        ];
-        for (number, value) in pairs {
-            all.set(number, value);
-        }
-        all.set(Dwarf::BP, self.bp);
-        all.set(Dwarf::SP, self.sp);
-        all
     }
 }
 

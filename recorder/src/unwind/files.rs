@@ -36,14 +36,23 @@ type Key = ((u32, u32), u64);
 /// All tables.
 #[derive(Debug)]
 pub(super) struct Files {
-    slots: HashMap<Key, Slot, RandomState>,
+    numbers: HashMap<Key, usize, RandomState>,
+    slots: Vec<Slot>,
+    /// The file that was asked for last.
+    last: Option<(Key, usize)>,
     read: u64,
     context: UnwindContext<usize>,
 }
 
 impl Files {
     pub(super) fn new() -> Self {
-        Self { slots: HashMap::default(), read: 0, context: UnwindContext::new() }
+        Self {
+            numbers: HashMap::default(),
+            slots: Vec::new(),
+            last: None,
+            read: 0,
+            context: UnwindContext::new(),
+        }
     }
 
     /// The rule for the byte at `pc` in `mapping`, and the section of its expressions.
@@ -59,15 +68,14 @@ impl Files {
             Source::Vdso => ((0, 0), 0),
             Source::File(identity) => (identity.device, identity.inode),
         };
-        if !self.slots.contains_key(&key) {
-            if self.slots.len() >= MAX_FILES {
-                return None;
-            }
-            self.slots.insert(key, Slot::Unread { tries: MAX_TRIES });
-        }
-        let slot = self.slots.get_mut(&key)?;
+        let number = match self.last {
+            Some((last, number)) if last == key => number,
+            _ => self.number(key)?,
+        };
+        self.last = Some((key, number));
+        let slot = self.slots.get_mut(number)?;
         if let Slot::Unread { tries } = slot {
-            let left = *tries - 1;
+            let left = tries.saturating_sub(1);
             let budget = MAX_BYTES.saturating_sub(self.read);
             *slot = match load(mappings, mapping, budget) {
                 Some(Some(table)) => {
@@ -85,9 +93,22 @@ impl Files {
         Some((rule, table.section()))
     }
 
+    fn number(&mut self, key: Key) -> Option<usize> {
+        if let Some(&number) = self.numbers.get(&key) {
+            return Some(number);
+        }
+        let number = self.slots.len();
+        if number >= MAX_FILES {
+            return None;
+        }
+        self.slots.push(Slot::Unread { tries: MAX_TRIES });
+        self.numbers.insert(key, number);
+        Some(number)
+    }
+
     /// Files with tables, and the bytes that they take.
     pub(super) fn size(&self) -> (usize, u64) {
-        let tables = self.slots.values().filter_map(|slot| match slot {
+        let tables = self.slots.iter().filter_map(|slot| match slot {
             Slot::Table(table) => Some(table.bytes()),
             _ => None,
         });

@@ -59,11 +59,21 @@ impl Mappings {
         Self { pid, list }
     }
 
-    /// The mapping that holds `address`.
-    pub(super) fn find(&self, address: u64) -> Option<&Mapping> {
-        let after = self.list.partition_point(|mapping| mapping.start <= address);
-        let mapping = self.list.get(after.checked_sub(1)?)?;
-        (address < mapping.end).then_some(mapping)
+    /// Which mapping holds `address`. Asks `near` first: callers are often in the same.
+    pub(super) fn find(&self, address: u64, near: usize) -> Option<usize> {
+        let holds = |index: usize| {
+            let mapping = self.list.get(index)?;
+            (mapping.start <= address && address < mapping.end).then_some(index)
+        };
+        holds(near).or_else(|| {
+            let after = self.list.partition_point(|mapping| mapping.start <= address);
+            holds(after.checked_sub(1)?)
+        })
+    }
+
+    /// A mapping by index.
+    pub(super) fn get(&self, index: usize) -> Option<&Mapping> {
+        self.list.get(index)
     }
 
     /// Where to look for a mapping's file.

@@ -23,7 +23,7 @@ use std::rc::Rc;
 pub use dump::{Ending, MachineFrame, REGISTERS, Registers, StackDump};
 use files::Files;
 pub use mappings::Mappings;
-use rule::{Dwarf, State, Stop, read};
+use rule::{State, Stop, read};
 
 /// Machine frames of one stack at most: a 64 KiB dump has room for 4096 of 16 bytes.
 const MAX_FRAMES: usize = 4096;
@@ -73,7 +73,8 @@ impl Unwinder {
     ) -> Unwound {
         frames.clear();
         let mut files = self.files.borrow_mut();
-        let mut walk = Walk { dump, mappings, files: &mut files, cold: MAX_COLD, strayed: false };
+        let mut walk =
+            Walk { dump, mappings, files: &mut files, cold: MAX_COLD, near: 0, strayed: false };
         let ending = walk.run(frames);
         Unwound { ending, strayed: walk.strayed }
     }
@@ -85,15 +86,16 @@ struct Walk<'a, 'b> {
     mappings: &'a Mappings,
     files: &'a mut Files,
     cold: usize,
+    /// The mapping that was found last.
+    near: usize,
     strayed: bool,
 }
 
 impl Walk<'_, '_> {
     fn run(&mut self, frames: &mut Vec<MachineFrame>) -> Ending {
         let dump = self.dump;
-        let registers = dump.registers.by_dwarf();
-        let mut state = State { ip: dump.registers.ip, call: false, registers };
-        self.strayed = self.mappings.find(state.ip).is_none();
+        let mut state = State::sampled(&dump.registers);
+        self.strayed = !self.is_code(state.ip);
         let mut after_gap = false;
         let mut lost = false;
         if dump.at_entry
@@ -102,8 +104,8 @@ impl Walk<'_, '_> {
             frames.push(frame(&state, false));
             state.ip = caller;
             state.call = true;
-            state.registers.set(Dwarf::SP, dump.registers.sp.saturating_add(8));
-            self.strayed |= self.mappings.find(caller.wrapping_sub(1)).is_none();
+            state.sp = state.sp.saturating_add(8);
+            self.strayed |= !self.is_code(caller.wrapping_sub(1));
         }
         while frames.len() < MAX_FRAMES {
             frames.push(frame(&state, after_gap));
@@ -132,19 +134,19 @@ impl Walk<'_, '_> {
             Err(Stop::Unusable) => true,
             Err(stop) => return Err(stop),
         };
-        let bp = state.bp();
+        let Some(bp) = state.bp() else { return Err(Stop::Broken) };
         // A thread's first frames have 0 there, or what is small; in the innermost it may be data.
         let least = if state.call { NO_ADDRESS } else { 1 };
-        if bp < least && state.registers.get(Dwarf::BP).is_some() && !unusable {
+        if bp < least && !unusable {
             return Err(Stop::Start);
         }
-        if bp < state.sp() || !bp.is_multiple_of(8) {
+        if bp < state.sp || !bp.is_multiple_of(8) {
             return Err(Stop::Broken);
         }
         let next = by_frame_pointer(self.dump, bp)?;
         let next = self.check(state, next)?;
         // Code without frame pointers has anything there, but then it has a table.
-        let upwards = next.bp() > bp || next.bp() < NO_ADDRESS;
+        let upwards = next.bp().is_some_and(|outer| outer > bp || outer < NO_ADDRESS);
         if upwards || matches!(self.by_table(&next, next.ip.wrapping_sub(1)), Ok(Some(_))) {
             Ok(next)
         } else {
@@ -154,21 +156,29 @@ impl Walk<'_, '_> {
 
     /// What the file's tables say; `None` when they say nothing.
     fn by_table(&mut self, state: &State, pc: u64) -> Result<Option<State>, Stop> {
-        let Some(mapping) = self.mappings.find(pc) else { return Ok(None) };
+        let Some(index) = self.mappings.find(pc, self.near) else { return Ok(None) };
+        self.near = index;
+        let Some(mapping) = self.mappings.get(index) else { return Ok(None) };
         let rule = self.files.rule(self.mappings, mapping, pc, &mut self.cold);
         let Some((rule, section)) = rule else { return Ok(None) };
         rule.apply(state, self.dump, section).map(Some)
     }
 
+    fn is_code(&mut self, address: u64) -> bool {
+        let found = self.mappings.find(address, self.near);
+        self.near = found.unwrap_or(self.near);
+        found.is_some()
+    }
+
     /// Frames only go upwards and are in code.
     fn check(&mut self, state: &State, next: State) -> Result<State, Stop> {
-        if next.sp() <= state.sp() {
+        if next.sp <= state.sp {
             return Err(Stop::Broken);
         }
         if next.ip == 0 {
             return Err(Stop::Start);
         }
-        if self.mappings.find(next.ip.wrapping_sub(u64::from(next.call))).is_none() {
+        if !self.is_code(next.ip.wrapping_sub(u64::from(next.call))) {
             self.strayed = true;
             return Err(Stop::Broken);
         }
@@ -177,16 +187,17 @@ impl Walk<'_, '_> {
 
     /// The next place upwards where two saved frame pointers and return addresses hang together.
     fn recover(&self, state: &State) -> Option<State> {
-        let is_code = |address: u64| self.mappings.find(address.wrapping_sub(1)).is_some();
         let link = |at: u64| {
             let next = by_frame_pointer(self.dump, at).ok()?;
-            (next.bp() > at && next.bp().is_multiple_of(8) && is_code(next.ip)).then_some(next)
+            let bp = next.bp().filter(|bp| *bp > at && bp.is_multiple_of(8))?;
+            self.mappings.find(next.ip.wrapping_sub(1), self.near)?;
+            Some((next, bp))
         };
-        let mut at = state.sp().checked_next_multiple_of(8)?;
+        let mut at = state.sp.checked_next_multiple_of(8)?;
         let end = self.dump.end();
         while at < end {
-            if let Some(next) = link(at)
-                && link(next.bp()).is_some()
+            if let Some((next, bp)) = link(at)
+                && link(bp).is_some()
             {
                 return Some(next);
             }
@@ -200,13 +211,10 @@ impl Walk<'_, '_> {
 fn by_frame_pointer(dump: &StackDump<'_>, bp: u64) -> Result<State, Stop> {
     let saved = read(dump, bp)?;
     let ip = read(dump, bp.checked_add(8).ok_or(Stop::Broken)?)?;
-    let mut registers = Dwarf::default();
-    registers.set(Dwarf::SP, bp.checked_add(16).ok_or(Stop::Broken)?);
-    registers.set(Dwarf::BP, saved);
-    Ok(State { ip, call: true, registers })
+    Ok(State::by_frame_pointer(ip, bp.checked_add(16).ok_or(Stop::Broken)?, saved))
 }
 
 fn frame(state: &State, after_gap: bool) -> MachineFrame {
-    let State { ip, call, .. } = *state;
-    MachineFrame { ip, sp: state.sp(), bp: state.bp(), call, after_gap }
+    let State { ip, sp, call, .. } = *state;
+    MachineFrame { ip, sp, bp: state.bp().unwrap_or(0), call, after_gap }
 }

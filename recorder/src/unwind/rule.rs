@@ -8,58 +8,94 @@ use gimli::{
     RegisterRule, UnwindExpression, UnwindTableRow, Value,
 };
 
-use super::dump::StackDump;
+use super::dump::{Registers, StackDump};
 
 /// Operations of one expression at most; those of compilers have less than ten.
 const MAX_OPERATIONS: u32 = 256;
 /// The stack is not larger (ulimit, worker sizes): further away is no place of it.
 const MAX_STACK: u64 = 64 << 20;
-/// Registers that a function gives back as it found them, by DWARF number: BX, BP, R12 to R15.
-const KEPT: [u16; 6] = [3, Dwarf::BP, 12, 13, 14, 15];
+/// Registers that a function gives back as it found them, by DWARF number (System V psABI for AMD64,
+/// figure 3.36): BP, BX, R12 to R15.
+const KEPT: [u16; 6] = [6, 3, 12, 13, 14, 15];
+/// The stack pointer's number.
+const SP: u16 = 7;
 /// The return address's column.
 const RETURN: u16 = 16;
 
-/// Registers by DWARF number.
+/// The registers that are known of every frame, by their place in [`KEPT`]. Small, for it is copied
+/// at every step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Dwarf {
-    values: [u64; 16],
-    known: u16,
+pub(super) struct Kept {
+    values: [u64; KEPT.len()],
+    known: u8,
 }
 
-impl Dwarf {
-    /// RBP.
-    pub(super) const BP: u16 = 6;
-    /// RSP.
-    pub(super) const SP: u16 = 7;
-
-    pub(super) fn set(&mut self, number: u16, value: u64) {
-        if let Some(place) = self.values.get_mut(usize::from(number)) {
-            *place = value;
-            self.known |= 1 << number;
+impl Kept {
+    fn set(&mut self, place: usize, value: u64) {
+        if let Some(slot) = self.values.get_mut(place) {
+            *slot = value;
+            self.known |= 1 << place;
         }
     }
 
-    pub(super) fn get(&self, number: u16) -> Option<u64> {
-        let value = self.values.get(usize::from(number))?;
-        (self.known >> number & 1 == 1).then_some(*value)
+    fn get(&self, place: usize) -> Option<u64> {
+        let value = self.values.get(place)?;
+        (self.known >> place & 1 == 1).then_some(*value)
     }
 }
 
-/// What a frame is computed from.
+/// What a caller is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) ip: u64,
+    pub(super) sp: u64,
+    kept: Kept,
+    /// Whether `ip` is a return address.
     pub(super) call: bool,
-    pub(super) registers: Dwarf,
+    /// Whether the other registers are those of the sample.
+    sampled: bool,
 }
 
 impl State {
-    pub(super) fn sp(&self) -> u64 {
-        self.registers.get(Dwarf::SP).unwrap_or(0)
+    /// The innermost frame.
+    pub(super) fn sampled(registers: &Registers) -> Self {
+        let Registers { ip, sp, bp, bx, r12, r13, r14, r15, .. } = *registers;
+        let kept = Kept { values: [bp, bx, r12, r13, r14, r15], known: 0x3f };
+        Self { ip, sp, kept, call: false, sampled: true }
     }
 
-    pub(super) fn bp(&self) -> u64 {
-        self.registers.get(Dwarf::BP).unwrap_or(0)
+    /// A frame of which only what a frame pointer leads to is known.
+    pub(super) fn by_frame_pointer(ip: u64, sp: u64, bp: u64) -> Self {
+        let kept = Kept { values: [bp, 0, 0, 0, 0, 0], known: 1 };
+        Self { ip, sp, kept, call: true, sampled: false }
+    }
+
+    /// The frame pointer, if it is known.
+    pub(super) fn bp(&self) -> Option<u64> {
+        self.kept.get(0)
+    }
+
+    /// A register by DWARF number.
+    fn register(&self, number: u16, sample: &Registers) -> Option<u64> {
+        if number == SP {
+            return Some(self.sp);
+        }
+        if number == RETURN {
+            return Some(self.ip);
+        }
+        if let Some(place) = KEPT.iter().position(|&kept| kept == number) {
+            return self.kept.get(place);
+        }
+        let value = match number {
+            0 => sample.ax,
+            4 => sample.si,
+            5 => sample.di,
+            9 => sample.r9,
+            10 => sample.r10,
+            11 => sample.r11,
+            _ => return None,
+        };
+        self.sampled.then_some(value)
     }
 }
 
@@ -170,38 +206,40 @@ impl Rule {
         let evaluate = |span: Span, cfa: Option<u64>| evaluate(section, span, cfa, state, dump);
         let cfa = match self.cfa {
             Cfa::Register { number, offset } => {
-                let base = state.registers.get(number).ok_or(Stop::Unusable)?;
+                let base = state.register(number, &dump.registers).ok_or(Stop::Unusable)?;
                 base.checked_add_signed(i64::from(offset)).ok_or(Stop::Broken)?
             }
             Cfa::Expression(span) => evaluate(span, None)?,
         };
-        let value = |saved: Saved, number: u16| -> Result<u64, Stop> {
-            let by = |offset: i32| cfa.checked_add_signed(i64::from(offset)).ok_or(Stop::Broken);
+        let by = |offset: i32| cfa.checked_add_signed(i64::from(offset)).ok_or(Stop::Broken);
+        let value = |saved: Saved| -> Result<u64, Stop> {
             match saved {
-                Saved::Same => state.registers.get(number).ok_or(Stop::Unusable),
-                Saved::Lost => Err(Stop::Unusable),
-                // Below the stack pointer: an epilogue has taken the register back already, and
-                // compilers do not say so.
-                Saved::At(offset) if number != RETURN && by(offset)? < state.sp() => {
-                    state.registers.get(number).ok_or(Stop::Unusable)
-                }
+                Saved::Same | Saved::Lost => Err(Stop::Unusable),
                 Saved::At(offset) => read(dump, by(offset)?),
                 Saved::Is(offset) => by(offset),
-                Saved::Register(other) => state.registers.get(other).ok_or(Stop::Unusable),
+                Saved::Register(other) => {
+                    state.register(other, &dump.registers).ok_or(Stop::Unusable)
+                }
                 Saved::AtExpression(span) => read(dump, evaluate(span, Some(cfa))?),
                 Saved::IsExpression(span) => evaluate(span, Some(cfa)),
             }
         };
-        let ip = value(caller, RETURN)?;
-        let mut registers = Dwarf::default();
-        for (saved, number) in self.kept.iter().zip(KEPT) {
-            if let Ok(value) = value(*saved, number) {
-                registers.set(number, value);
+        let ip = value(caller)?;
+        let mut kept = Kept::default();
+        for (place, saved) in self.kept.iter().enumerate() {
+            let value = match *saved {
+                Saved::Same => state.kept.get(place),
+                // Below the stack pointer: an epilogue has taken the register back already, and
+                // compilers do not say so.
+                Saved::At(offset) if by(offset)? < state.sp => state.kept.get(place),
+                other => value(other).ok(),
+            };
+            if let Some(value) = value {
+                kept.set(place, value);
             }
         }
-        registers.set(Dwarf::SP, cfa);
         // A signal interrupts before an instruction; a call returns behind one.
-        Ok(State { ip, call: !self.signal, registers })
+        Ok(State { ip, sp: cfa, kept, call: !self.signal, sampled: false })
     }
 }
 
@@ -241,11 +279,7 @@ fn evaluate(
                 };
             }
             EvaluationResult::RequiresRegister { register, .. } => {
-                let value = if register.0 == RETURN {
-                    Some(state.ip)
-                } else {
-                    state.registers.get(register.0)
-                };
+                let value = state.register(register.0, &dump.registers);
                 evaluation.resume_with_register(Value::Generic(value.ok_or(Stop::Unusable)?))
             }
             EvaluationResult::RequiresMemory { address, size: 8, .. } => {

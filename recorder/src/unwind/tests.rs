@@ -249,7 +249,7 @@ proptest! {
         let mut cold = usize::MAX;
         for place in places {
             let offset = range.start + place.index((range.end - range.start) as usize) as u64;
-            let state = State { ip: offset, call: false, registers: registers.by_dwarf() };
+            let state = State::sampled(&Registers { ip: offset, ..registers });
             if let Some(rule) = table.rule(offset, &mut context, &mut cold) {
                 let _next = rule.apply(&state, &dump, table.section());
             }
@@ -278,7 +278,7 @@ proptest! {
         let mut frames = Vec::new();
         let dump = bad.dump();
         let mut walk =
-            Walk { dump: &dump, mappings: &mappings, files: &mut files, cold: 64, strayed: false };
+            Walk { dump: &dump, mappings: &mappings, files: &mut files, cold: 64, near: 0, strayed: false };
         walk.run(&mut frames);
         prop_assert!(frames.windows(2).all(|pair| pair[0].sp < pair[1].sp));
         prop_assert!(frames.len() <= DUMP / 8 + 1);

@@ -148,8 +148,9 @@ fn lost_at(frames: &[Frame], ending: Ending) -> Option<u64> {
     let gap = frames.iter().position(|frame| *frame == Frame::Gap);
     let last = gap.or((ending == Ending::Broken).then_some(frames.len()))?;
     match frames.get(last.checked_sub(1)?)? {
-        Frame::Code { address, .. } | Frame::Builtin { address, .. } => Some(*address),
-        Frame::Unknown { address, .. } => Some(*address),
+        Frame::Code { address, .. }
+        | Frame::Builtin { address, .. }
+        | Frame::Unknown { address, .. } => Some(*address),
         Frame::Js { pc, .. } => Some(*pc),
         Frame::Gap => None,
     }

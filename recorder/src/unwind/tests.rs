@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use object::read::{Object, ObjectSection, ReadCache};
+use object::read::{Object, ObjectSection, ObjectSymbol, ReadCache};
 use proptest::prelude::*;
 
 use super::files::Files;
@@ -213,6 +213,24 @@ fn the_search_table_and_the_list_of_entries_agree() {
     assert!(Table::read(bytes, 1000).is_none());
     assert!(Table::read(&b"\x7fELF"[..], u64::MAX).is_none());
     assert!(Table::read(&ReadCache::new(std::io::Cursor::new(bytes)), u64::MAX).is_some());
+}
+
+#[test]
+fn the_kernels_own_functions_have_rules() {
+    let Ok(image) = crate::sys::vdso::vdso_image() else { return };
+    let file = object::File::parse(image.as_slice()).unwrap();
+    let mut table = Table::read(image.as_slice(), u64::MAX).unwrap();
+    let mut context = gimli::UnwindContext::new();
+    let functions: Vec<u64> = file
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_definition() && symbol.size() > 16)
+        .map(|symbol| symbol.address() + 1)
+        .collect();
+    assert!(!functions.is_empty());
+    for place in functions {
+        let mut cold = 1;
+        assert!(table.rule(place, &mut context, &mut cold).is_some(), "{place:#x}");
+    }
 }
 
 proptest! {

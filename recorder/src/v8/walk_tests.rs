@@ -171,6 +171,38 @@ fn a_function_that_moved_is_followed_and_one_that_is_gone_is_unknown() {
     assert!(matches!(frames[2], Frame::Unknown { why: Why::Contradiction, .. }), "{frames:?}");
 }
 
+#[test]
+fn an_equal_stack_is_known_until_something_that_counts_differs() {
+    let made = made();
+    let mut walker = Walker::new(Heap::new(made.image.memory(), layout()));
+    walker.begin();
+    let mut frames = Vec::new();
+    let mut walk = |walker: &mut Walker<Image>, stack: &[u8], registers: Registers| {
+        let dump = StackDump { registers, stack, at_entry: false };
+        let walked = walker.walk(&dump, &regions(), &mut frames);
+        (walked, frames.clone())
+    };
+    let (first, resolved) = walk(&mut walker, &made.stack, made.registers);
+    let (second, again) = walk(&mut walker, &made.stack, made.registers);
+    assert_eq!((first.known, second.known), (false, true));
+    assert_eq!((first.key, &resolved), (second.key, &again));
+    // Locals and the context of the interpreted function do not count.
+    for (index, counts) in
+        [(13, false), (19, false), (25, false), (18, true), (16, true), (15, true)]
+    {
+        let mut other = made.stack.clone();
+        other[index * 8 + 4] ^= 0x10;
+        let (changed, frames) = walk(&mut walker, &other, made.registers);
+        assert_eq!((changed.known, changed.key == first.key), (!counts, !counts), "{index}");
+        assert!(counts || frames == resolved);
+    }
+    let at_interpreter = Registers { r9: 1, ..made.registers };
+    assert!(!walk(&mut walker, &made.stack, at_interpreter).0.known);
+    walker.begin();
+    let (later, after) = walk(&mut walker, &made.stack, made.registers);
+    assert!(!later.known && later.key != first.key && after == resolved);
+}
+
 /// xorshift64*: the same flips in every run.
 struct Random(u64);
 

@@ -3,7 +3,7 @@
 //! In code of files by `.eh_frame`: distributions build libc, OpenSSL and libuv without frame
 //! pointers. Where that says nothing (code made at run time, V8's builtins, assembly) by frame
 //! pointer. Every step goes upwards and ends in mapped code, so no stack is endless. Where the
-//! chain is lost, the next place is taken where two frames hang together, and marked.
+//! chain is lost, the next place is taken from which it goes on for several steps, and marked.
 //!
 //! gimli reads the tables and not framehop, which keeps no rule for a *place in a file* but for an
 //! address, and forgets all of them when a mapping comes or goes, which is every few milliseconds
@@ -29,6 +29,12 @@ use rule::{State, Stop, read};
 const MAX_FRAMES: usize = 4096;
 /// Places that are looked for in the tables for one stack; what is known already does not count.
 const MAX_COLD: usize = 256;
+/// Bytes of a frame in which its return address is searched for.
+const MAX_FRAME: u64 = 8 << 10;
+/// Words that are tried as return address for one lost chain.
+const MAX_CANDIDATES: usize = 32;
+/// Steps that must succeed from there.
+const ENOUGH: usize = 4;
 /// Nothing is mapped below (vm.mmap_min_addr is at least a page).
 const NO_ADDRESS: u64 = 4096;
 
@@ -116,7 +122,8 @@ impl Walk<'_, '_> {
                 Err(Stop::Start) => return Ending::Complete,
                 Err(Stop::Truncated) => return Ending::Truncated,
                 Err(_) => {
-                    let Some(next) = self.recover(&state) else { return Ending::Broken };
+                    let found = self.search(&state).or_else(|| self.recover(&state));
+                    let Some(next) = found else { return Ending::Broken };
                     (lost, after_gap) = (true, true);
                     next
                 }
@@ -144,6 +151,9 @@ impl Walk<'_, '_> {
             return Err(Stop::Broken);
         }
         let next = by_frame_pointer(self.dump, bp)?;
+        if next.ip == 0 && next.bp() == Some(0) && !unusable {
+            return Err(Stop::Start);
+        }
         let next = self.check(state, next)?;
         // Code without frame pointers has anything there, but then it has a table.
         let upwards = next.bp().is_some_and(|outer| outer > bp || outer < NO_ADDRESS);
@@ -175,9 +185,6 @@ impl Walk<'_, '_> {
         if next.sp <= state.sp {
             return Err(Stop::Broken);
         }
-        if next.ip == 0 {
-            return Err(Stop::Start);
-        }
         if !self.is_code(next.ip.wrapping_sub(u64::from(next.call))) {
             self.strayed = true;
             return Err(Stop::Broken);
@@ -185,25 +192,60 @@ impl Walk<'_, '_> {
         Ok(next)
     }
 
-    /// The next place upwards where two saved frame pointers and return addresses hang together.
-    fn recover(&self, state: &State) -> Option<State> {
+    /// Where the frame ends is not known, but what it saves there is: the next place upwards from
+    /// which further steps succeed. OpenSSL's assembly keeps the place below the stack pointer, which
+    /// is not copied, or in a register that it uses for something else, too.
+    fn search(&mut self, state: &State) -> Option<State> {
+        let Self { dump, mappings, near, .. } = *self;
+        let pc = state.ip.wrapping_sub(u64::from(state.call));
+        let mapping = mappings.get(mappings.find(pc, near)?)?;
+        let (rule, section) = self.files.rule(mappings, mapping, pc, &mut self.cold)?;
+        let first = state.sp.checked_next_multiple_of(8)?;
+        let returns = (first..dump.end().min(first.saturating_add(MAX_FRAME))).step_by(8);
+        let candidates: Vec<State> = returns
+            .filter(|&at| {
+                let caller = dump.word(at).and_then(|word| word.checked_sub(1));
+                caller.is_some_and(|caller| mappings.find(caller, near).is_some())
+            })
+            .filter_map(|at| rule.apply_at(at.checked_add(8)?, state, dump, section).ok())
+            .take(MAX_CANDIDATES)
+            .collect();
+        let strayed = self.strayed;
+        let found = candidates.into_iter().find(|candidate| self.leads(*candidate));
+        self.strayed = strayed;
+        found
+    }
+
+    /// Whether a chain goes on from here.
+    fn leads(&mut self, mut state: State) -> bool {
+        for steps in 0..ENOUGH {
+            state = match self.step(&state) {
+                Ok(next) => next,
+                Err(stop) => return stop == Stop::Start && steps > 0,
+            };
+        }
+        true
+    }
+
+    /// The next place upwards where two saved frame pointers and return addresses hang together and
+    /// a chain goes on: what earlier calls have left on the stack looks like frames, too.
+    fn recover(&mut self, state: &State) -> Option<State> {
+        let Self { dump, mappings, near, strayed, .. } = *self;
         let link = |at: u64| {
-            let next = by_frame_pointer(self.dump, at).ok()?;
+            let next = by_frame_pointer(dump, at).ok()?;
             let bp = next.bp().filter(|bp| *bp > at && bp.is_multiple_of(8))?;
-            self.mappings.find(next.ip.wrapping_sub(1), self.near)?;
+            mappings.find(next.ip.wrapping_sub(1), near)?;
             Some((next, bp))
         };
-        let mut at = state.sp.checked_next_multiple_of(8)?;
-        let end = self.dump.end();
-        while at < end {
-            if let Some((next, bp)) = link(at)
-                && link(bp).is_some()
-            {
-                return Some(next);
-            }
-            at += 8;
-        }
-        None
+        let first = state.sp.checked_next_multiple_of(8)?;
+        let links = (first..dump.end()).step_by(8).filter_map(|at| {
+            let (next, bp) = link(at)?;
+            link(bp).map(|_| next)
+        });
+        let candidates: Vec<State> = links.take(MAX_CANDIDATES).collect();
+        let found = candidates.into_iter().find(|candidate| self.leads(*candidate));
+        self.strayed = strayed;
+        found
     }
 }
 

@@ -202,15 +202,29 @@ impl Rule {
         dump: &StackDump<'_>,
         section: &[u8],
     ) -> Result<State, Stop> {
-        let Some(caller) = self.caller else { return Err(Stop::Start) };
-        let evaluate = |span: Span, cfa: Option<u64>| evaluate(section, span, cfa, state, dump);
+        if self.caller.is_none() {
+            return Err(Stop::Start);
+        }
         let cfa = match self.cfa {
             Cfa::Register { number, offset } => {
                 let base = state.register(number, &dump.registers).ok_or(Stop::Unusable)?;
                 base.checked_add_signed(i64::from(offset)).ok_or(Stop::Broken)?
             }
-            Cfa::Expression(span) => evaluate(span, None)?,
+            Cfa::Expression(span) => evaluate(section, span, None, state, dump)?,
         };
+        self.apply_at(cfa, state, dump, section)
+    }
+
+    /// The same for a frame that ends at `cfa`, whatever the rule says of that.
+    pub(super) fn apply_at(
+        &self,
+        cfa: u64,
+        state: &State,
+        dump: &StackDump<'_>,
+        section: &[u8],
+    ) -> Result<State, Stop> {
+        let Some(caller) = self.caller else { return Err(Stop::Start) };
+        let evaluate = |span: Span, cfa: Option<u64>| evaluate(section, span, cfa, state, dump);
         let by = |offset: i32| cfa.checked_add_signed(i64::from(offset)).ok_or(Stop::Broken);
         let value = |saved: Saved| -> Result<u64, Stop> {
             match saved {

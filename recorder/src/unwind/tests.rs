@@ -121,6 +121,21 @@ fn a_cut_stack_is_truncated_and_a_scribbled_one_broken() {
 }
 
 #[test]
+fn a_frame_whose_end_is_not_known_is_left_by_its_return_address() {
+    let whole = snapshot(20);
+    let (frames, _) = unwind(&whole);
+    let mut lost = whole.clone();
+    // The frame of `look` ends elsewhere than its rule says.
+    lost.registers.sp -= 264;
+    lost.stack.splice(0..0, [0x55; 264]);
+    let (some, unwound) = unwind(&lost);
+    assert_eq!(unwound.ending, Ending::Broken);
+    assert!(some[1].after_gap && some[2..].iter().all(|frame| !frame.after_gap));
+    let ips = |frames: &[MachineFrame]| frames.iter().map(|it| it.ip).collect::<Vec<_>>();
+    assert_eq!(ips(&some), ips(&frames));
+}
+
+#[test]
 fn tables_are_read_once_and_shared() {
     let snapshot = snapshot(3);
     let mappings = Mappings::new(std::process::id(), &snapshot.maps);

@@ -152,7 +152,7 @@ fn lost_at(frames: &[Frame], ending: Ending) -> Option<u64> {
         | Frame::Builtin { address, .. }
         | Frame::Unknown { address, .. } => Some(*address),
         Frame::Js { pc, .. } => Some(*pc),
-        Frame::Gap => None,
+        Frame::Gap | Frame::Later => None,
     }
 }
 

@@ -8,7 +8,8 @@
 //!   takes the stack, at every EVERY-th chance (7); the k-th sample is compared with the k-th log,
 //!   frame by frame. The ring is emptied each DELAY_MS (10).
 //! - `... cpu NODE HZ FOLDER SCRIPT [ARG]...`: time samples of a process that is started with perf-map
-//!   flags; names are compared with the map's. For `truth.js` the ARGs are a log file and seconds.
+//!   flags; names are compared with the map's. For `truth.js` the ARGs are a log file and seconds;
+//!   `native.js` (seconds) has much native code on its stacks.
 //! - `... plain NODE HZ FOLDER SCRIPT [ARG]...`: the same without flags; counts frames without a name.
 //! - `... hot NODE SECONDS FOLDER SCRIPT [ARG]...`: a uprobe in a script that does hardly anything else
 //!   than to call `os.uptime()` (`hot.js`): how many hits a second can be resolved.

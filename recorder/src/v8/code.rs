@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
 use super::heap::{Heap, pointer};
 use super::layout::CodeKind;
-use super::memory::{Memory, PAGE};
+use super::memory::{Memory, PAGE, STALE};
 use super::names::Names;
 use super::positions::{PositionTable, SourcePosition};
 use super::rows::CodeStart;
@@ -51,10 +52,14 @@ pub struct Code {
     pub end: u64,
     /// What it is.
     pub kind: CodeKind,
+    /// The same as V8 has it.
+    pub flags: u32,
+    /// When it was last compared.
+    seen: Instant,
     /// Deoptimisation data or bytecode, as read.
     pub deopt: u64,
     /// Source positions or bytecode offsets, as read.
-    positions: u64,
+    pub(super) positions: u64,
     /// Drain in which it was found.
     pub since: u64,
     /// Drain in which it was last compared.
@@ -117,10 +122,17 @@ impl Codes {
         let known = self.by_start.range(..=pc).next_back().map(|(_, code)| code);
         if let Some(code) = known.filter(|code| pc < code.end) {
             let start = code.start;
-            if code.checked == drain || still_there(heap, code) {
-                let code = self.by_start.get_mut(&start)?;
-                code.checked = drain;
+            if code.checked == drain {
                 return Some(code.clone());
+            }
+            if still_there(heap, code) && !heap.pages.is_gone() {
+                let code = self.by_start.get_mut(&start)?;
+                (code.checked, code.seen) = (drain, Instant::now());
+                return Some(code.clone());
+            }
+            if heap.pages.is_gone() {
+                // Nothing can be compared any more.
+                return Some(code.clone()).filter(|code| code.seen.elapsed() <= STALE);
             }
             self.by_start.remove(&start);
             self.invalidated += 1;
@@ -154,6 +166,14 @@ impl Codes {
         }
         self.by_start.insert(code.start, code.clone());
         Some(code)
+    }
+
+    /// Where the instructions of the `Code` at tagged `object` begin.
+    pub(super) fn start<M: Memory>(heap: &mut Heap<M>, object: u64) -> Option<u64> {
+        match heap.layout.row.code_start {
+            CodeStart::Inline(offset) => (object - 1).checked_add(offset),
+            CodeStart::Field(offset) => heap.field(object, offset),
+        }
     }
 
     /// Notes which function a code object was made from.
@@ -321,6 +341,8 @@ fn read_code<M: Memory>(heap: &mut Heap<M>, stream: u64, drain: u64) -> Option<C
         start,
         end: start.checked_add(size.into())?,
         kind: heap.layout.kind(flags),
+        flags,
+        seen: Instant::now(),
         deopt: heap.field(object, row.code_deopt)?,
         positions: heap.field(object, row.code_positions)?,
         since: drain,

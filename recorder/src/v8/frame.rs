@@ -17,6 +17,8 @@ pub enum Why {
     Code,
     /// The function's name could not be read.
     Name,
+    /// The process had ended before it could be read.
+    Gone,
 }
 
 /// One level of a resolved stack, leaf first.

@@ -190,6 +190,13 @@ impl<M: Memory> Heap<M> {
         self.field(array, ARRAY_DATA + index * 8)
     }
 
+    /// The elements of an array, as bytes.
+    pub fn words(&mut self, array: u64) -> Option<Vec<u8>> {
+        let length = self.array_length(array)?.min(MAX_ARRAY);
+        let start = (array - 1).checked_add(ARRAY_DATA)?;
+        self.pages.bytes(start, usize::try_from(length).ok()?.checked_mul(8)?)
+    }
+
     /// The bytes of a ByteArray, at most `limit`.
     pub fn byte_array(&mut self, array: u64, limit: u64) -> Option<Vec<u8>> {
         // Its type differs by version and trust; that it is an object is what can be said.

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use formats::elf::for_each_symbol_with_prefix;
-use object::read::elf::{ElfFile64, FileHeader};
+use object::read::elf::ElfFile64;
 use object::read::{ReadCache, ReadCacheOps, ReadRef};
 use object::{LittleEndian, Object, ObjectSegment};
 
-use super::layout::{Layout, LayoutError, Version};
+use super::layout::{Layout, LayoutError, Symbols, Version};
 
 /// Prefix of V8's constants for debuggers.
 const PREFIX: &[u8] = b"v8dbg_";
@@ -36,14 +36,17 @@ const BLOB_SIZE: &[u8] = b"v8_Default_embedded_blob_code_size_";
 /// A file that contains V8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// How its heap is laid out.
-    pub layout: Layout,
+    /// What the file says of it.
+    pub symbols: Symbols,
+    /// How its heap is laid out; absent when the table has no row for the version.
+    pub layout: Option<Layout>,
     /// File offsets of the embedded builtins; absent in a stripped file.
     pub builtins: Option<Range<u64>>,
 }
 
 impl Image {
-    /// Looks for V8 in a file. `None` when it is not there or the file is no ELF file.
+    /// Looks for V8 in a file. `None` when it is not there, exports no constants, or the file is no
+    /// ELF file.
     ///
     /// # Errors
     /// [`LayoutError`] when it is there and cannot be read.
@@ -69,8 +72,6 @@ struct Found {
 impl Found {
     fn read<'data, R: ReadRef<'data>>(data: R) -> Option<Self> {
         let elf = ElfFile64::<LittleEndian, R>::parse(data).ok()?;
-        // A file that exports none of V8's version members is not looked through further.
-        elf.elf_header().e_machine(LittleEndian);
         let mut found = Self::default();
         // The tables are read as a whole: name by name a read of the file each would take a second.
         let take = |name: &[u8], value: u64, size: u64| {
@@ -92,19 +93,25 @@ impl Found {
         };
         let prefixes = [PREFIX, VERSION_PREFIX, BYTECODE_SIZES, BLOB];
         for_each_symbol_with_prefix(data, &prefixes, take).ok()?;
-        found.version[0].is_some().then_some(found)
+        // Without the constants it is one that tells nothing of itself.
+        (found.version[0].is_some() && !found.constants.is_empty()).then_some(found)
     }
 
     fn into_image(self) -> Result<Image, LayoutError> {
         let [major, minor, build] = self.version.map(Option::unwrap_or_default);
         let version = Version { major, minor, build };
-        let layout = Layout::new(version, &self.constants, self.bytecode_sizes)?;
+        let symbols =
+            Symbols { version, constants: self.constants, bytecode_sizes: self.bytecode_sizes };
+        let layout = match Layout::new(&symbols) {
+            Err(LayoutError::Unknown { .. }) => None,
+            other => Some(other?),
+        };
         let builtins = self
             .blob_data
             .or(self.blob)
             .zip(self.blob_size)
             .map(|(start, size)| start..start.saturating_add(size.into()));
-        Ok(Image { layout, builtins })
+        Ok(Image { symbols, layout, builtins })
     }
 }
 

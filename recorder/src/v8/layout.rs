@@ -36,6 +36,14 @@ pub enum LayoutError {
         /// The version found.
         version: Version,
     },
+    /// No row is for it, and the layout could not be concluded from the others.
+    #[error("cannot read the heap of V8 {version}: its object layout is not known, and {why}")]
+    Unverified {
+        /// The version found.
+        version: Version,
+        /// What did not fit, or was not there to be looked at.
+        why: String,
+    },
     /// Compressed pointers, as in Electron and Chrome.
     #[error("cannot read the heap of V8 {version}: it was built with pointer compression")]
     Compressed {
@@ -62,6 +70,69 @@ pub enum LayoutError {
         /// Its value in the table.
         expected: i64,
     },
+}
+
+impl LayoutError {
+    /// What helps.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Compressed { .. } => {
+                "none yet: programs built like Electron and Chrome cannot be read"
+            }
+            Self::Unverified { .. } => {
+                "try again when the process has done more work, or restart it with --perf-basic-prof"
+            }
+            Self::Unknown { .. } | Self::Missing { .. } | Self::Contradiction { .. } => {
+                "restart it with --perf-basic-prof, and report this version"
+            }
+        }
+    }
+}
+
+/// Where a layout is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The table has a row for the version.
+    Table,
+    /// Concluded from the rows of other versions, and each part confirmed by live objects.
+    Objects {
+        /// How many were looked at.
+        seen: usize,
+    },
+}
+
+impl std::fmt::Display for Basis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Table => f.write_str("known"),
+            Self::Objects { seen } => {
+                write!(f, "concluded from other versions and confirmed by {seen} live objects")
+            }
+        }
+    }
+}
+
+/// What a file says of its V8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symbols {
+    /// The version.
+    pub version: Version,
+    /// Values of the `v8dbg_*` symbols, without that prefix.
+    pub constants: HashMap<String, i64>,
+    /// See [`Layout::bytecode_sizes`].
+    pub bytecode_sizes: Vec<u8>,
+}
+
+impl Symbols {
+    /// A constant.
+    pub fn get(&self, name: &str) -> Option<i64> {
+        self.constants.get(name).copied()
+    }
+
+    /// Whether pointers are compressed.
+    pub fn compressed(&self) -> bool {
+        self.get("TaggedSize").is_some_and(|size| size != 8)
+    }
 }
 
 /// Instance types that objects are recognised by.
@@ -136,23 +207,27 @@ pub const ARRAY_LENGTH: u64 = 8;
 pub const ARRAY_DATA: u64 = 16;
 
 impl Layout {
-    /// From the version and the values of the `v8dbg_*` symbols (without that prefix).
+    /// From what a file says and the table's row for its version.
     ///
     /// # Errors
-    /// [`LayoutError`].
-    pub fn new(
-        version: Version,
-        constants: &HashMap<String, i64>,
-        bytecode_sizes: Vec<u8>,
-    ) -> Result<Self, LayoutError> {
-        let get = |name: &str| constants.get(name).copied();
-        if get("TaggedSize").is_some_and(|size| size != 8) {
+    /// [`LayoutError`]; [`LayoutError::Unknown`] when the table has no row.
+    pub fn new(symbols: &Symbols) -> Result<Self, LayoutError> {
+        let version = symbols.version;
+        if symbols.compressed() {
             return Err(LayoutError::Compressed { version });
         }
-        let row = *ROWS
-            .iter()
-            .find(|row| row.version == (version.major, version.minor))
-            .ok_or(LayoutError::Unknown { version })?;
+        let row = ROWS.iter().find(|row| row.version == (version.major, version.minor));
+        Self::with_row(symbols, *row.ok_or(LayoutError::Unknown { version })?)
+    }
+
+    /// From what a file says and a row that may not be for its version.
+    ///
+    /// # Errors
+    /// [`LayoutError`] when the two contradict each other, or a constant is missing.
+    pub fn with_row(symbols: &Symbols, mut row: Row) -> Result<Self, LayoutError> {
+        let version = symbols.version;
+        let constants = &symbols.constants;
+        let get = |name: &str| symbols.get(name);
         let optional = |name: &'static str| get(name).and_then(|value| u16::try_from(value).ok());
         let needed =
             |name: &'static str| optional(name).ok_or(LayoutError::Missing { version, name });
@@ -178,7 +253,8 @@ impl Layout {
             weak_array: optional("type_WeakFixedArray__WEAK_FIXED_ARRAY_TYPE"),
             first_nonstring: needed("FirstNonstringType")?,
         };
-        let layout = Self { version, types, row, bytecode_sizes };
+        row.function_types = types.function;
+        let layout = Self { version, types, row, bytecode_sizes: symbols.bytecode_sizes.clone() };
         layout.compare(constants)?;
         Ok(layout)
     }
@@ -254,6 +330,19 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Whether code is a regular expression's (V8's src/objects/code-kind.h: `REGEXP`).
+    pub fn is_regexp(&self, flags: u32) -> bool {
+        flags & 15 == 3
+    }
+
+    /// Whether code is WebAssembly's or a bridge to it: the kinds between `REGEXP` and
+    /// `INTERPRETED_FUNCTION`, which comes just before Sparkplug's.
+    pub fn is_wasm(&self, flags: u32) -> bool {
+        (4..self.row.kind_baseline.saturating_sub(1)).contains(&(flags & 15))
+    }
+}
+
 /// What a code object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeKind {
@@ -272,6 +361,10 @@ pub enum CodeKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn symbols(version: Version, constants: HashMap<String, i64>) -> Symbols {
+        Symbols { version, constants, bytecode_sizes: Vec::new() }
+    }
 
     fn constants() -> HashMap<String, i64> {
         let table = [
@@ -294,7 +387,7 @@ mod tests {
 
     #[test]
     fn known_versions_are_accepted() {
-        let layout = Layout::new(NODE_20, &constants(), Vec::new()).unwrap();
+        let layout = Layout::new(&symbols(NODE_20, constants())).unwrap();
         assert_eq!(layout.types.function, (2066, 2081));
         assert_eq!(layout.types.stream, 252);
         let kinds = [2, 10, 11, 12, 13].map(|flags| layout.kind(flags));
@@ -313,22 +406,22 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_with_the_reason() {
         let newer = Version { major: 15, minor: 1, build: 3 };
-        let error = Layout::new(newer, &constants(), Vec::new()).unwrap_err();
+        let error = Layout::new(&symbols(newer, constants())).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot read the heap of V8 15.1.3: its object layout is not known"
         );
         let mut missing = constants();
         missing.remove("type_Script__SCRIPT_TYPE");
-        let error = Layout::new(NODE_20, &missing, Vec::new()).unwrap_err();
+        let error = Layout::new(&symbols(NODE_20, missing)).unwrap_err();
         assert!(matches!(error, LayoutError::Missing { name: "type_Script__SCRIPT_TYPE", .. }));
         let mut other = constants();
         other.insert("class_JSFunction__shared__SharedFunctionInfo".into(), 32);
-        let error = Layout::new(NODE_20, &other, Vec::new()).unwrap_err();
+        let error = Layout::new(&symbols(NODE_20, other)).unwrap_err();
         assert!(matches!(error, LayoutError::Contradiction { found: 32, expected: 24, .. }));
         let mut small = constants();
         small.insert("TaggedSize".into(), 4);
-        let error = Layout::new(NODE_20, &small, Vec::new()).unwrap_err();
+        let error = Layout::new(&symbols(NODE_20, small)).unwrap_err();
         assert_eq!(error, LayoutError::Compressed { version: NODE_20 });
     }
 }

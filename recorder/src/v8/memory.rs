@@ -5,6 +5,7 @@
 //! for ever. Must not know what the bytes mean. Tests use [`Image`] in place of a process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
@@ -85,11 +86,21 @@ pub struct ReadCounts {
 
 type PageBytes = Box<[u8; PAGE]>;
 
+/// How long what was read of a process counts once the process has ended.
+pub const STALE: Duration = Duration::from_secs(1);
+/// Pages kept for that time at most: 16 MiB.
+const MAX_KEPT: usize = 4096;
+/// Drains between two looks for kept pages that are too old.
+const SWEEP: u32 = 16;
+
 /// Pages of a [`Memory`], valid for one drain.
 #[derive(Debug)]
 pub struct Pages<M> {
     memory: M,
     pages: HashMap<u64, Option<PageBytes>, RandomState>,
+    /// Pages of the last drains, and when each drain ended.
+    kept: HashMap<u64, (Instant, PageBytes), RandomState>,
+    sweep: u32,
     spare: Vec<PageBytes>,
     budget: usize,
     gone: bool,
@@ -102,6 +113,8 @@ impl<M: Memory> Pages<M> {
         Self {
             memory,
             pages: HashMap::default(),
+            kept: HashMap::default(),
+            sweep: 0,
             spare: Vec::new(),
             budget: BUDGET,
             gone: false,
@@ -109,17 +122,40 @@ impl<M: Memory> Pages<M> {
         }
     }
 
-    /// Forgets all pages: a new drain begins.
+    /// Forgets all pages: a new drain begins. They are kept aside for a second: the process may have
+    /// ended when its last samples come, and then they are all there is.
     pub fn begin(&mut self) {
         // What a large drain needed is given back.
         self.spare.truncate(BATCH * 16);
-        for (_, page) in self.pages.drain() {
-            if self.spare.len() < BATCH * 16 {
-                self.spare.extend(page);
-            }
-        }
         self.counts.exhausted += u64::from(self.budget == 0);
         self.budget = BUDGET;
+        if self.gone {
+            self.kept.retain(|_, (read, _)| read.elapsed() <= STALE);
+            return;
+        }
+        let now = Instant::now();
+        self.sweep += 1;
+        if self.sweep.is_multiple_of(SWEEP) {
+            self.kept.retain(|_, (read, _)| now.duration_since(*read) <= STALE);
+        }
+        for (at, page) in self.pages.drain() {
+            let Some(page) = page else { continue };
+            let room = self.kept.len() < MAX_KEPT;
+            let replaced = match self.kept.get_mut(&at) {
+                Some(kept) => {
+                    kept.0 = now;
+                    Some(std::mem::replace(&mut kept.1, page))
+                }
+                None if room => {
+                    self.kept.insert(at, (now, page));
+                    None
+                }
+                None => Some(page),
+            };
+            if self.spare.len() < BATCH * 16 {
+                self.spare.extend(replaced);
+            }
+        }
     }
 
     /// Whether the process has ended or may not be read any more.
@@ -185,7 +221,11 @@ impl<M: Memory> Pages<M> {
         if !self.pages.contains_key(&at) {
             self.fetch(&[at]);
         }
-        self.pages.get(&at)?.as_deref()
+        match self.pages.get(&at) {
+            Some(page) => page.as_deref(),
+            None if self.gone => self.kept.get(&at).map(|(_, page)| &**page),
+            None => None,
+        }
     }
 
     /// Copies the bytes at `address`. False when any of them cannot be read.
@@ -309,6 +349,36 @@ mod tests {
         pages.memory.pages.insert(0x1000, vec![1; PAGE]);
         pages.begin();
         assert_eq!(pages.u64(0x1008), Some(0x0101_0101_0101_0101));
+    }
+
+    /// A process that ends.
+    struct Mortal(Image, bool);
+
+    impl Memory for Mortal {
+        fn read(&mut self, places: &mut [RemoteRead<'_>]) -> Result<usize, VmError> {
+            let errno = nix::errno::Errno::ESRCH;
+            if self.1 { Err(VmError::Refused { pid: 1, errno }) } else { self.0.read(places) }
+        }
+    }
+
+    #[test]
+    fn what_was_read_outlives_the_process_for_a_second() {
+        let mut pages = Pages::new(Mortal(image(), false));
+        assert!(pages.u64(0x1008).is_some());
+        pages.begin();
+        pages.memory.1 = true;
+        assert!(!pages.is_gone());
+        assert_eq!(pages.u64(0x1008), Some(0x0f0e_0d0c_0b0a_0908));
+        assert!(pages.is_gone());
+        // Never read before.
+        assert_eq!(pages.u64(0x2000), None);
+        pages.begin();
+        assert!(pages.u64(0x1008).is_some());
+        for (read, _) in pages.kept.values_mut() {
+            *read = read.checked_sub(STALE * 2).unwrap();
+        }
+        pages.begin();
+        assert_eq!(pages.u64(0x1008), None);
     }
 
     #[test]

@@ -7,11 +7,17 @@
 //! its address, [`positions`] decodes V8's tables, [`walk`] puts a stack together. Must not know
 //! perf events, rings or the capture's writer.
 
+pub mod attach;
+pub mod census;
 pub mod code;
 mod compiled;
+pub mod denied;
+pub mod engine;
 pub mod frame;
+pub mod generated;
 pub mod heap;
 pub mod image;
+mod infer;
 mod interpreted;
 pub mod layout;
 pub mod memory;
@@ -26,24 +32,20 @@ mod tail;
 mod testing;
 pub mod walk;
 
-use std::fs::File;
-use std::io;
 use std::time::{Duration, Instant};
 
-use formats::procmaps::{MapsEntry, parse_maps};
-
-use crate::process::objects::{self, Identity, Sighting};
-use crate::process::procfs;
-use crate::sys::errno_text;
-use crate::sys::vm::VmError;
 use crate::unwind::Unwinder;
-use frame::{Ending, Frame, StackDump};
+pub use attach::{AttachError, Found, look, reason};
+use attach::{Located, read_maps};
+use frame::{Ending, Frame, StackDump, Why};
+use generated::Copies;
+pub use generated::Generated;
 use heap::Heap;
 use image::Image;
-use layout::LayoutError;
-use memory::{Memory, Process, ReadCounts};
+use layout::{Basis, CodeKind, Layout};
+use memory::{Process, ReadCounts};
 use names::{Function, Script};
-use regions::{Regions, V8File};
+use regions::{Kind, Regions, V8File};
 use walk::{Walked, Walker};
 
 /// Source text read in one drain, bytes, to count lines.
@@ -54,31 +56,8 @@ const MAPS_AGE: Duration = Duration::from_millis(1000);
 /// while a program warms up.
 const MAPS_RETRY: Duration = Duration::from_millis(5);
 
-/// A process's V8 cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// Its mappings cannot be read.
-    #[error("cannot read mappings of process {pid}: {cause}")]
-    Maps {
-        /// Process asked for.
-        pid: u32,
-        /// Why.
-        cause: io::Error,
-    },
-    /// No file that it has mapped contains V8.
-    #[error("cannot find V8 in process {pid}")]
-    NoV8 {
-        /// Process asked for.
-        pid: u32,
-    },
-    /// V8 is there and cannot be read.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// Its memory may not be read.
-    #[error(transparent)]
-    Memory(#[from] VmError),
-}
+/// Last major version that copies its builtins instead of mapping them twice.
+const LAST_COPYING: u32 = 10;
 
 /// A resolved stack.
 #[derive(Debug)]
@@ -91,17 +70,24 @@ pub struct Resolved<'a> {
     pub key: u64,
     /// An equal stack had been resolved in this drain before.
     pub known: bool,
+    /// The process had ended: its memory was read up to a second before.
+    pub stale: bool,
 }
 
 /// Reads the JavaScript stacks of one process.
 #[derive(Debug)]
 pub struct V8 {
     pid: u32,
+    found: Found,
     file: V8File,
     regions: Regions,
     looked: Instant,
     walker: Walker<Process>,
     frames: Vec<Frame>,
+    copies: Copies,
+    copies_looked: Option<Instant>,
+    /// Functions that were named while the process ran.
+    verified: usize,
     told_functions: usize,
     told_scripts: usize,
 }
@@ -112,53 +98,71 @@ impl V8 {
     /// # Errors
     /// [`AttachError`].
     pub fn attach(pid: u32) -> Result<Self, AttachError> {
-        let maps = read_maps(pid).map_err(|cause| AttachError::Maps { pid, cause })?;
-        let mut seen: Vec<(u32, u32, u64)> = Vec::new();
-        for entry in parse_maps(&maps).entries.iter().filter(|e| e.exec && e.is_file()) {
-            let key = (entry.dev_major, entry.dev_minor, entry.inode);
-            if seen.contains(&key) {
-                continue;
-            }
-            seen.push(key);
-            let Some(file) = open_mapped(pid, entry) else { continue };
-            let Some(image) = Image::find(file)? else { continue };
-            let file = V8File {
-                device: (entry.dev_major, entry.dev_minor),
-                inode: entry.inode,
-                builtins: image.builtins.clone(),
-            };
-            return Self::with_image(pid, image, file, &maps);
-        }
-        Err(AttachError::NoV8 { pid })
+        let Located { image, file, path, maps } = attach::locate(pid)?;
+        let mut v8 = Self::with_image(pid, image, file, &maps)?;
+        v8.found.file = path;
+        Ok(v8)
     }
 
     /// For a file whose V8 is known already.
     ///
     /// # Errors
-    /// [`AttachError::Memory`] when the process may not be read.
+    /// [`AttachError::Denied`] or [`AttachError::Memory`] when the process may not be read,
+    /// [`AttachError::Layout`] when its version is unknown and cannot be concluded.
     pub fn with_image(
         pid: u32,
         image: Image,
         file: V8File,
         maps: &[u8],
     ) -> Result<Self, AttachError> {
-        let mut memory = Process { pid: pid as i32 };
-        // A place that is surely mapped: permission shows now, not as frames without names.
-        let mut byte = [0u8; 1];
-        let address = parse_maps(maps).entries.first().map_or(0, |entry| entry.start);
-        memory.read(&mut [crate::sys::vm::RemoteRead::new(address, &mut byte)])?;
+        attach::try_reading(pid, maps)?;
+        let memory = Process { pid: pid.cast_signed() };
+        let version = image.symbols.version;
+        let (layout, basis) = match image.layout {
+            Some(layout) => (layout, Basis::Table),
+            None => infer::layout(memory, &image.symbols, &rows::ROWS, &census::parts(pid, maps))?,
+        };
         let regions = Regions::new(pid, maps, &file);
-        let walker = Walker::new(Heap::new(memory, image.layout));
+        let walker = Walker::new(Heap::new(memory, layout));
         Ok(Self {
             pid,
+            found: Found { version, file: Vec::new(), basis },
             file,
             regions,
             looked: Instant::now(),
             walker,
             frames: Vec::new(),
+            copies: Copies::default(),
+            copies_looked: None,
+            verified: 0,
             told_functions: 0,
             told_scripts: 0,
         })
+    }
+
+    /// Concludes the layout as if the table had only the rows that `allow` picks, for a comparison
+    /// with the version's own.
+    ///
+    /// # Errors
+    /// [`AttachError::Layout`] when it cannot be concluded.
+    pub fn conclude_layout(
+        pid: u32,
+        allow: impl Fn(&rows::Row) -> bool,
+    ) -> Result<(Layout, Basis), AttachError> {
+        let Located { image, maps, .. } = attach::locate(pid)?;
+        let others: Vec<rows::Row> = rows::ROWS.into_iter().filter(allow).collect();
+        let memory = Process { pid: pid.cast_signed() };
+        Ok(infer::layout(memory, &image.symbols, &others, &census::parts(pid, &maps))?)
+    }
+
+    /// What was found at attach.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Where things lie in this V8's objects.
+    pub fn layout(&self) -> &Layout {
+        &self.walker.heap.layout
     }
 
     /// V8's version.
@@ -192,7 +196,80 @@ impl V8 {
             walked = self.walker.walk(dump, &self.regions, &mut self.frames);
         }
         let Walked { ending, key, known } = walked;
-        Resolved { frames: &self.frames, ending, key, known }
+        let stale = self.is_gone();
+        if stale {
+            self.without_process();
+        } else {
+            self.verified = self.walker.names.functions().len();
+        }
+        Resolved { frames: &self.frames, ending, key, known, stale }
+    }
+
+    /// The process has ended: no function counts that was not known while it ran.
+    fn without_process(&mut self) {
+        for frame in &mut self.frames {
+            let gone = |address, call| Frame::Unknown { address, call, why: Why::Gone };
+            match *frame {
+                Frame::Unknown { address, call, .. } => *frame = gone(address, call),
+                Frame::Js { function, pc, .. } if function as usize >= self.verified => {
+                    *frame = gone(pc, false);
+                }
+                Frame::Code { address, call }
+                    if self.regions.kind(address.wrapping_sub(u64::from(call)))
+                        == Some(Kind::Jit)
+                        && self.copies.offset(address).is_none() =>
+                {
+                    *frame = gone(address, call);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the code at an address is that belongs to no file and no JavaScript function; to be
+    /// asked in the drain that met the address. `None` when that cannot be told.
+    pub fn generated(&mut self, address: u64) -> Option<Generated> {
+        if self.regions.kind(address) != Some(Kind::Jit) {
+            return None;
+        }
+        if let Some(copy) = self.in_copy(address) {
+            return Some(copy);
+        }
+        let walker = &mut self.walker;
+        let drain = walker.drain;
+        let code = walker.codes.find(&mut walker.heap, &mut walker.names, address, drain);
+        if let Some(code) = code {
+            let layout = &walker.heap.layout;
+            return match code.kind {
+                CodeKind::Other if layout.is_regexp(code.flags) => Some(Generated::RegExp),
+                CodeKind::Other if layout.is_wasm(code.flags) => Some(Generated::WebAssembly),
+                CodeKind::Other | CodeKind::Builtin => Some(Generated::Stub),
+                CodeKind::Baseline | CodeKind::Maglev | CodeKind::Turbofan => None,
+            };
+        }
+        // New memory may hold a copy; later V8 has none.
+        let wait = self.copies_looked.is_some_and(|looked| looked.elapsed() <= MAPS_AGE);
+        if self.version().major > LAST_COPYING || wait {
+            return None;
+        }
+        self.copies_looked = Some(Instant::now());
+        let maps = read_maps(self.pid).ok()?;
+        let builtins = self.file.builtins.as_ref()?;
+        let original = generated::mapped(&maps, self.file.inode, self.file.device, builtins)?;
+        let mut memory = Process { pid: self.pid.cast_signed() };
+        self.copies.search(&mut memory, &maps, &original);
+        self.in_copy(address)
+    }
+
+    /// Whether an address is in executable memory that belongs to no file.
+    pub fn in_made_code(&self, address: u64) -> bool {
+        self.regions.kind(address) == Some(Kind::Jit)
+    }
+
+    fn in_copy(&self, address: u64) -> Option<Generated> {
+        let offset = self.copies.offset(address)?;
+        let start = self.file.builtins.as_ref()?.start;
+        Some(Generated::BuiltinCopy { file_offset: start + offset })
     }
 
     /// Ends a drain: counts the lines of new scripts. Names have been read before.
@@ -255,25 +332,5 @@ impl V8 {
             self.walker.forget_stacks();
             self.regions = Regions::new(self.pid, &maps, &self.file);
         }
-    }
-}
-
-fn read_maps(pid: u32) -> io::Result<Vec<u8>> {
-    procfs::read(&format!("/proc/{pid}/maps"))
-}
-
-/// Opens the file behind a mapping: the mapped one, not what has its name now.
-fn open_mapped(pid: u32, entry: &MapsEntry<'_>) -> Option<File> {
-    let path = entry.path.as_deref()?;
-    let device = (entry.dev_major, entry.dev_minor);
-    let identity = Identity { device, inode: entry.inode, path: path.to_vec() };
-    objects::open_mapped(&identity, path, Sighting { pid, start: entry.start, end: entry.end })
-}
-
-/// The sentence for an attach error's cause, for people.
-pub fn reason(error: &AttachError) -> String {
-    match error {
-        AttachError::Memory(VmError::Refused { errno, .. }) => errno_text(*errno),
-        other => other.to_string(),
     }
 }

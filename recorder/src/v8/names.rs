@@ -111,10 +111,13 @@ pub struct Names {
 
 /// What a ScopeInfo says of its function.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Scope {
-    name: Vec<u8>,
-    inferred: Vec<u8>,
-    start: Option<u32>,
+pub(super) struct Scope {
+    pub(super) name: Vec<u8>,
+    pub(super) inferred: Vec<u8>,
+    pub(super) start: Option<u32>,
+    pub(super) end: Option<u32>,
+    /// Where a name should be there was one.
+    pub(super) sound: bool,
 }
 
 impl Names {
@@ -341,7 +344,7 @@ impl Names {
 
 impl<M: Memory> Heap<M> {
     /// Decodes a ScopeInfo (V8's src/objects/scope-info.{h,tq}).
-    fn scope(&mut self, scope: u64) -> Option<Scope> {
+    pub(super) fn scope(&mut self, scope: u64) -> Option<Scope> {
         let row = self.layout.row;
         let slot = |index: u64| 8 + 8 * index;
         let flags = if row.scope_modern {
@@ -365,7 +368,14 @@ impl<M: Memory> Heap<M> {
                 None => Some(Vec::new()),
             }
         };
+        out.sound = true;
         if (flags >> 12) & 3 != 0 {
+            let word = self.field(scope, slot(at))?;
+            // Smi 0 stands for no name (`SharedFunctionInfo::kNoSharedNameSentinel`).
+            out.sound = match pointer(word) {
+                Some(object) => self.is_string(object),
+                None => word == 0,
+            };
             out.name = name(self, at)?;
             at += 2;
         }
@@ -373,9 +383,9 @@ impl<M: Memory> Heap<M> {
             out.inferred = name(self, at)?;
             at += 1;
         }
-        let start = *bounds.get_or_insert(at);
-        let start = self.smi_field(scope, slot(start));
-        out.start = start.and_then(|start| u32::try_from(start).ok());
+        let bounds = *bounds.get_or_insert(at);
+        let mut bound = |at| self.smi_field(scope, slot(at)).and_then(|at| u32::try_from(at).ok());
+        (out.start, out.end) = (bound(bounds), bound(bounds + 1));
         Some(out)
     }
 }

@@ -56,6 +56,11 @@ impl PositionTable {
         Some(*position)
     }
 
+    /// Code offsets and places.
+    pub(super) fn entries(&self) -> &[(i32, SourcePosition)] {
+        &self.entries
+    }
+
     /// Whether the table has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -103,6 +108,27 @@ pub fn baseline_offset(
         }
         at = at.checked_add(bytecode_size(bytecodes.get(at..)?, sizes)?)?;
     }
+}
+
+/// All numbers of a table without signs; `None` when it ends within one.
+pub(super) fn unsigned_numbers(table: &[u8]) -> Option<Vec<u64>> {
+    let mut rest = table;
+    let mut out = Vec::with_capacity(table.len());
+    while !rest.is_empty() {
+        out.push(unsigned(&mut rest)?);
+    }
+    Some(out)
+}
+
+/// Where each bytecode begins; `None` when they do not fill their array.
+pub(super) fn bytecode_starts(bytecodes: &[u8], sizes: &[u8]) -> Option<Vec<u32>> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < bytecodes.len() {
+        out.push(u32::try_from(at).ok()?);
+        at = at.checked_add(bytecode_size(bytecodes.get(at..)?, sizes)?)?;
+    }
+    (at == bytecodes.len()).then_some(out)
 }
 
 /// Bytes of the first bytecode, its prefix included.

@@ -110,6 +110,11 @@ pub(super) const ROWS: [Row; 7] = [
     TRUSTED,
 ];
 
+/// Versions that have a row.
+pub fn versions() -> impl Iterator<Item = (u32, u32)> {
+    ROWS.iter().map(|row| row.version)
+}
+
 const BASE: Row = Row {
     version: (11, 3),
     function_types: (2066, 2081),

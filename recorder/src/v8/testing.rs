@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::heap::Heap;
-use super::layout::{Layout, Version};
+use super::layout::{Layout, Symbols, Version};
 use super::memory::{Image, PAGE};
 
 /// First address of the heaps made here.
@@ -30,7 +30,8 @@ pub(super) fn layout() -> Layout {
         ("FirstNonstringType", 128),
     ];
     let constants = table.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Layout::new(Version { major: 11, minor: 3, build: 244 }, &constants, vec![3; 3 * 190]).unwrap()
+    let version = Version { major: 11, minor: 3, build: 244 };
+    Layout::new(&Symbols { version, constants, bytecode_sizes: vec![3; 3 * 190] }).unwrap()
 }
 
 impl HeapImage {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use recorder::sys::attr::{EventAttr, EventSource, SampleRate};
 use recorder::unwind::Mappings;
-use recorder::v8::V8;
 use recorder::v8::frame::{Ending, Frame, StackDump};
+use recorder::v8::{Generated, V8};
 
 use crate::map::{MapFile, check_map};
 use crate::tap::{Cost, Sample, Tap, now, report_cost, start};
@@ -83,7 +83,24 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
                 *lost.entry(place).or_default() += 1;
             }
             *endings.entry(tag).or_default() += 1;
-            resolved.push(stack.frames.to_vec());
+            if stack.stale {
+                *tally.entry("stacks after the end".into()).or_default() += 1;
+            }
+            let frames = stack.frames.to_vec();
+            for frame in &frames {
+                let Frame::Code { address, call } = *frame else { continue };
+                let what = match v8.generated(address - u64::from(call)) {
+                    Some(Generated::BuiltinCopy { .. }) => "copy".to_owned(),
+                    Some(other) => format!("{other:?}"),
+                    None if v8.in_made_code(address - u64::from(call)) => "nameless".to_owned(),
+                    None => continue,
+                };
+                *tally.entry(format!("made {what}")).or_default() += 1;
+                if what == "nameless" && std::env::var_os("NAMELESS").is_some() {
+                    println!("{address:x} {frames:x?}");
+                }
+            }
+            resolved.push(frames);
         }
         cost.resolve += began.elapsed();
         cost.unwind += time_unwinding(&v8, pid, &batch);

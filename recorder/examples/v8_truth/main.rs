@@ -10,6 +10,9 @@
 //! - `... cpu NODE HZ FOLDER SCRIPT [ARG]...`: time samples of a process that is started with perf-map
 //!   flags; names are compared with the map's. For `truth.js` the ARGs are a log file and seconds;
 //!   `native.js` (seconds) has much native code on its stacks.
+//! - `... layout NODE SECONDS SCRIPT [ARG]...`: concludes the object layout of a process that has run
+//!   for SECONDS as if its version were unknown, and compares it with the table's row.
+//! - `... look COMMAND [ARG]...` or `... look PID`: says what JavaScript engine a process runs.
 //! - `... plain NODE HZ FOLDER SCRIPT [ARG]...`: the same without flags; counts frames without a name.
 //! - `... hot NODE SECONDS FOLDER SCRIPT [ARG]...`: a uprobe in a script that does hardly anything else
 //!   than to call `os.uptime()` (`hot.js`): how many hits a second can be resolved.
@@ -32,6 +35,7 @@
 mod compare;
 mod cpu;
 mod hot;
+mod layout;
 mod map;
 mod probe;
 mod tap;
@@ -42,6 +46,8 @@ fn main() {
         Some("probe") if args.len() >= 4 => probe::probe(&args[1..]),
         Some("cpu") if args.len() >= 5 => cpu::cpu(&args[1..], true),
         Some("hot") if args.len() >= 5 => hot::hot(&args[1..]),
+        Some("look") if args.len() >= 2 => layout::look_at(&args[1..]),
+        Some("layout") if args.len() >= 4 => layout::layout(&args[1..]),
         Some("plain") if args.len() >= 5 => cpu::cpu(&args[1..], false),
         _ => panic!(
             "probe NODE FOLDER SECONDS [EVERY] [DELAY_MS], or cpu, plain or hot NODE HZ FOLDER SCRIPT [ARG]..."

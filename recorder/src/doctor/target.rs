@@ -21,6 +21,7 @@ use crate::session::budget::Budget;
 use crate::session::error::RecordError;
 use crate::sys::attr::EventSource;
 use crate::sys::{cpus, errno_of, errno_text, rlimit};
+use crate::v8::{self, AttachError, Found};
 
 /// `node::Start(int, char**)` (node's src/node.h), exported by every Node program or libnode.
 const NODE_START: &str = "_ZN4node5StartEiPPc";
@@ -43,10 +44,10 @@ pub(super) fn examine(pid: u32, source: &EventSource) -> Vec<Finding> {
     findings.push(libuv(&objects, &node));
     findings.extend(io_uring(pid));
     let names = native(&objects, &node);
-    if node.v8.is_some() {
-        findings.extend(javascript(&facts, node.major()));
-    } else if has_jit {
-        findings.push(map_of_another_runtime(&facts));
+    match v8::look(pid) {
+        Err(AttachError::NoV8 { .. }) if has_jit => findings.push(map_of_another_runtime(&facts)),
+        Err(AttachError::NoV8 { .. }) => {}
+        heap => findings.extend(javascript(&facts, node.major(), &heap)),
     }
     findings.push(names);
     findings
@@ -249,7 +250,11 @@ fn io_uring(pid: u32) -> Option<Finding> {
     Some(Finding::good("io_uring", text))
 }
 
-fn javascript(facts: &Facts, node_major: Option<u32>) -> Vec<Finding> {
+fn javascript(
+    facts: &Facts,
+    node_major: Option<u32>,
+    heap: &Result<Found, AttachError>,
+) -> Vec<Finding> {
     let flags = V8Flags::parse(&facts.cmdline, &facts.node_options);
     let evidence = Evidence {
         flags_known: !renamed(facts),
@@ -257,6 +262,10 @@ fn javascript(facts: &Facts, node_major: Option<u32>) -> Vec<Finding> {
         map: map_state(facts),
         map_path: map_path(facts, &flags),
         flags,
+        heap: match heap {
+            Ok(found) => Ok(found.to_string()),
+            Err(error) => Err((error.to_string(), error.remedy())),
+        },
     };
     verdict::map(&evidence).into_iter().chain([verdict::javascript(&evidence)]).collect()
 }

@@ -1,7 +1,7 @@
 //! Which JavaScript frames of a recording will have names, concluded from the target's flags and
 //! its perf map. Pure.
 
-use super::Finding;
+use super::{Finding, Level};
 use crate::process::v8_flags::V8Flags;
 
 const SUBJECT: &str = "JavaScript";
@@ -42,6 +42,8 @@ pub(super) struct Evidence {
     pub map: MapState,
     /// Where it should be, as the target sees it.
     pub map_path: String,
+    /// What is known of V8's heap; or why it cannot be read, and what helps.
+    pub heap: Result<String, (String, Option<&'static str>)>,
 }
 
 /// The perf map itself; nothing where there is none and none was asked for.
@@ -73,6 +75,26 @@ pub(super) fn map(evidence: &Evidence) -> Option<Finding> {
 
 /// Which JavaScript frames will have names, and what would give the others theirs.
 pub(super) fn javascript(evidence: &Evidence) -> Finding {
+    let by_map = by_map(evidence);
+    match &evidence.heap {
+        Ok(_found) if by_map.level == Level::Good => Finding::good(
+            SUBJECT,
+            "all frames will have names, from the perf map; --js=heap reads the lines that run, too",
+        ),
+        Ok(found) => Finding::good(
+            SUBJECT,
+            format!("all frames will have function, file and the line that runs, from {found}"),
+        ),
+        Err(_) if by_map.level == Level::Good => by_map,
+        Err((why, remedy)) => {
+            let remedy = remedy.or(by_map.remedy.as_deref()).unwrap_or(RESTART);
+            Finding::limited(SUBJECT, format!("{}: {why}", by_map.text), remedy)
+        }
+    }
+}
+
+/// Which frames have names by the perf map alone.
+fn by_map(evidence: &Evidence) -> Finding {
     let Evidence { flags, flags_known, node_major, map, .. } = evidence;
     let hides = flags.only_functions && node_major.is_some_and(|v| v < ONLY_FUNCTIONS_COMPLETE);
     match map {
@@ -120,7 +142,6 @@ pub(super) fn javascript(evidence: &Evidence) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Level;
 
     const FOUND: MapState = MapState::Found { entries: 9, bad_lines: 0 };
 
@@ -131,6 +152,7 @@ mod tests {
             node_major: Some(node_major),
             map,
             map_path: "/tmp/perf-7.map".into(),
+            heap: Err(("it may not be read".into(), None)),
         }
     }
 
@@ -174,6 +196,24 @@ mod tests {
         let unseen = Evidence { flags_known: false, ..evidence("title", FOUND, 20) };
         assert!(javascript(&unseen).text.contains("overwritten"));
         assert!(RESTART.contains("NODE_OPTIONS='--perf-basic-prof --interpreted-frames"));
+    }
+
+    #[test]
+    fn the_heap_names_what_the_map_does_not() {
+        let heap = |cmdline, map| Evidence {
+            heap: Ok("V8 1.2.3 in /x".into()),
+            ..evidence(cmdline, map, 20)
+        };
+        let plain = javascript(&heap("node a.js", MapState::Missing));
+        assert!(plain.level == Level::Good && plain.text.contains("V8 1.2.3 in /x"), "{plain:?}");
+        let both = "node --perf-basic-prof --interpreted-frames-native-stack a.js";
+        assert!(javascript(&heap(both, FOUND)).text.contains("from the perf map"));
+        let gone = javascript(&heap(both, MapState::Missing));
+        assert!(gone.level == Level::Good && gone.text.contains("V8 1.2.3"), "{gone:?}");
+        let helps = Err(("it runs Bun".to_owned(), Some("nothing")));
+        let bun = javascript(&Evidence { heap: helps, ..evidence("bun", MapState::Missing, 20) });
+        assert!(bun.text.contains("it runs Bun"), "{bun:?}");
+        assert_eq!(bun.remedy.as_deref(), Some("nothing"));
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! The copy of the stack is looked at here and forgotten: it holds the target's data and never
 //! reaches the file.
 
-use std::collections::HashMap;
+mod reader;
+
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
-use formats::capture::{
-    CaptureWriter, Frame, Function, LineEnds, Marker, NoName, Remark, Script, StackId, Tier,
-};
+use formats::capture::{CaptureWriter, Frame, Marker, Remark, StackId};
 use formats::space::KERNEL_START;
 
 use super::naming::Naming;
@@ -18,29 +18,17 @@ use super::world::{Running, World};
 use crate::process::objects::MappedFile;
 use crate::process::procfs;
 use crate::unwind::{Ending, MachineFrame, Mappings, StackDump, Unwinder};
-use crate::v8::frame::{Frame as Found, Why};
+use crate::v8::engine::Engine;
 use crate::v8::image::Image;
 use crate::v8::regions::V8File;
-use crate::v8::{self, AttachError, V8};
+use crate::v8::{AttachError, V8};
+use reader::Reader;
 
+/// How often V8 is looked for in a process. A version that the table does not know is concluded from
+/// live objects, of which there may be too few while a program starts.
+const MAX_ATTEMPTS: u32 = 16;
 /// Rounds at the end of a recording in which lines of scripts that wait are counted.
 const LAST_ROUNDS: usize = 3;
-
-/// A process whose JavaScript can be read.
-#[derive(Debug)]
-struct Reader {
-    v8: V8,
-    pid: u32,
-    /// Capture's index of each of the reader's functions.
-    functions: Vec<u32>,
-    /// Capture's index of each of the reader's scripts.
-    scripts: Vec<u32>,
-    /// The drain for which memory was last read afresh.
-    drain: u64,
-    /// Interned stacks of this drain, by the reader's key, and the epoch they belong to.
-    interned: HashMap<u64, StackId>,
-    epoch: u32,
-}
 
 /// A process without V8.
 #[derive(Debug)]
@@ -49,6 +37,8 @@ struct Native {
     mappings: Mappings,
     /// Generation of its mappings when they were read.
     generation: u64,
+    /// How often V8 was looked for.
+    attempts: u32,
 }
 
 /// The readers of all processes.
@@ -61,10 +51,16 @@ pub struct Heaps {
     unwinder: Unwinder,
     /// What V8 is like in a file, by device and inode.
     images: HashMap<(u64, u64), Option<Image>>,
+    /// Which other engine is in a file, by device and inode.
+    engines: HashMap<(u64, u64), Option<Engine>>,
     drain: u64,
     frames: Vec<Frame>,
     machine: Vec<MachineFrame>,
     remarks: Vec<Remark>,
+    /// Processes of which it has been said why they cannot be read.
+    told: HashSet<u32>,
+    /// Stacks of processes that had ended, named by what was known until then.
+    after_end: u64,
 }
 
 /// A sample's stack before it is understood.
@@ -86,6 +82,12 @@ impl Heaps {
     #[must_use]
     pub fn reads(&self, process: u32) -> bool {
         self.readers.contains_key(&process)
+    }
+
+    /// Stacks of processes that had ended, named by what was known until then.
+    #[must_use]
+    pub fn named_after_end(&self) -> u64 {
+        self.after_end + self.readers.values().map(|reader| reader.after_end).sum::<u64>()
     }
 
     /// What has to be said of processes that cannot be read.
@@ -124,10 +126,7 @@ impl Heaps {
         self.attach(pid, running, world);
         self.frames.clear();
         if let Some(reader) = self.readers.get_mut(&running.index) {
-            if std::mem::replace(&mut reader.drain, self.drain) != self.drain {
-                reader.v8.begin_drain();
-                reader.interned.clear();
-            }
+            reader.begin_drain(self.drain);
             return reader.intern(to, world, naming, running, dump, &mut self.frames);
         }
         if let Some(native) = self.natives.get(&running.index) {
@@ -146,30 +145,37 @@ impl Heaps {
     pub fn attach(&mut self, pid: u32, running: &Running, world: &World) {
         let process = running.index;
         let generation = running.space.generation();
-        let known = self.natives.get(&process).is_some_and(|it| it.generation == generation);
-        if known || self.readers.contains_key(&process) {
+        let before = self.natives.get(&process).map(|native| (native.generation, native.attempts));
+        if before.is_some_and(|(known, _)| known == generation) || self.reads(process) {
             return;
         }
-        let first = !self.natives.contains_key(&process);
-        match self.try_attach(pid, running, world) {
-            Ok(Some(mut v8)) => {
-                v8.unwind_with(&self.unwinder);
-                self.readers.insert(process, Reader::new(v8, pid));
-                self.natives.remove(&process);
-                return;
+        let attempts = before.map_or(0, |(_, attempts)| attempts);
+        if attempts < MAX_ATTEMPTS {
+            match self.try_attach(pid, running, world) {
+                Ok(Some((mut v8, object))) => {
+                    v8.unwind_with(&self.unwinder);
+                    self.readers.insert(process, Reader::new(v8, pid, object));
+                    self.natives.remove(&process);
+                    return;
+                }
+                Ok(None) => {}
+                Err(error) => self.remember(process, pid, &error),
             }
-            // A process that has ended meanwhile is no problem to be told.
-            Err(error) if first && procfs::alive(pid) => {
-                let reason = v8::reason(&error);
-                let text = format!("process {pid}: JavaScript frames have no names: {reason}");
-                self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
-            }
-            Ok(None) | Err(_) => {}
         }
         // Not again before its mappings change.
         let maps = procfs::read(&format!("/proc/{pid}/maps")).unwrap_or_default();
-        let mappings = Mappings::new(pid, &maps);
-        self.natives.insert(process, Native { pid, mappings, generation });
+        let (mappings, attempts) = (Mappings::new(pid, &maps), attempts + 1);
+        self.natives.insert(process, Native { pid, mappings, generation, attempts });
+    }
+
+    /// Tells why a process's JavaScript has no names, once. That it has ended meanwhile is no reason.
+    fn remember(&mut self, process: u32, pid: u32, error: &AttachError) {
+        if !procfs::alive(pid) || !self.told.insert(process) {
+            return;
+        }
+        let helps = error.remedy().map_or(String::new(), |it| format!("; what helps: {it}"));
+        let text = format!("{error}: its JavaScript frames have no names{helps}");
+        self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
     }
 
     /// Looks for V8 in a file, once: it takes some 50 ms, for which samples should not wait.
@@ -197,7 +203,7 @@ impl Heaps {
         pid: u32,
         running: &Running,
         world: &World,
-    ) -> Result<Option<V8>, AttachError> {
+    ) -> Result<Option<(V8, u32)>, AttachError> {
         for (_start, _end, _offset, object) in running.space.files() {
             let Some(file) = world.objects.get(object) else { continue };
             let Some(identity) = &file.identity else { continue };
@@ -206,7 +212,22 @@ impl Heaps {
             let file = V8File { device: identity.device, inode: identity.inode, builtins };
             let maps = procfs::read(&format!("/proc/{pid}/maps"))
                 .map_err(|cause| AttachError::Maps { pid, cause })?;
-            return V8::with_image(pid, image.clone(), file, &maps).map(Some);
+            let v8 = V8::with_image(pid, image.clone(), file, &maps)?;
+            return Ok(Some((v8, object)));
+        }
+        if !running.has_jit_code {
+            return Ok(None);
+        }
+        // It makes code and has no V8: perhaps it is one of those that people will ask about.
+        for (_start, _end, _offset, object) in running.space.files() {
+            let Some(file) = world.objects.get(object) else { continue };
+            let (Some(opened), Some(identity)) = (file.file(), file.device_and_inode()) else {
+                continue;
+            };
+            let engine = *self.engines.entry(identity).or_insert_with(|| Engine::find(opened));
+            if let Some(engine) = engine {
+                return Err(AttachError::Foreign { pid, engine });
+            }
         }
         Ok(None)
     }
@@ -217,7 +238,8 @@ impl Heaps {
         for reader in self.readers.values_mut().filter(|reader| reader.drain == self.drain) {
             reader.tell_line_ends(to);
         }
-        self.readers.retain(|&process, reader| world.runs(reader.pid, process));
+        let ended = self.readers.extract_if(|&process, it| !world.runs(it.pid, process));
+        self.after_end += ended.map(|(_process, reader)| reader.after_end).sum::<u64>();
         self.natives.retain(|&process, native| world.runs(native.pid, process));
     }
 
@@ -227,103 +249,6 @@ impl Heaps {
             for _round in 0..LAST_ROUNDS {
                 reader.v8.begin_drain();
                 reader.tell_line_ends(to);
-            }
-        }
-    }
-}
-
-impl Reader {
-    fn new(v8: V8, pid: u32) -> Self {
-        let (functions, scripts, interned) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { v8, pid, functions, scripts, drain: 0, interned, epoch: 0 }
-    }
-
-    /// The interned user stack of a sample; `frames` is for its work.
-    fn intern<W: Write>(
-        &mut self,
-        to: &mut CaptureWriter<W>,
-        world: &World,
-        naming: &mut Naming,
-        running: &Running,
-        dump: &StackDump<'_>,
-        frames: &mut Vec<Frame>,
-    ) -> StackId {
-        if std::mem::replace(&mut self.epoch, to.epoch()) != to.epoch() {
-            self.interned.clear();
-        }
-        let resolved = self.v8.resolve(dump);
-        let (key, ending) = (resolved.key, resolved.ending);
-        if let Some(&stack) = self.interned.get(&key).filter(|_| resolved.known) {
-            return stack;
-        }
-        let found = resolved.frames.to_vec();
-        self.tell_new(to, running.index);
-        self.translate(world, running, &found, frames);
-        frames.extend(ends(ending));
-        let stack = push_all(to, naming, StackId::default(), frames);
-        self.interned.insert(key, stack);
-        stack
-    }
-
-    /// The capture's frames for the reader's.
-    fn translate(&self, world: &World, running: &Running, found: &[Found], to: &mut Vec<Frame>) {
-        let ended = self.v8.is_gone();
-        to.extend(found.iter().map(|&frame| match frame {
-            Found::Code { address, call } => world.frame(running, address, call),
-            Found::Builtin { function, address, call } => {
-                let place = world.frame(running, address, call);
-                if world.has_symbols(place) {
-                    return place;
-                }
-                self.js(function, None, Tier::BUILTIN, false)
-            }
-            Found::Js { function, position, tier, inlined, .. } => {
-                self.js(function, position, tier, inlined)
-            }
-            Found::Unknown { .. } if ended => Frame::Nameless(NoName::ENDED),
-            Found::Unknown { why: Why::Contradiction, .. } => {
-                Frame::Nameless(NoName::CONTRADICTION)
-            }
-            Found::Unknown { .. } => Frame::Nameless(NoName::MOVED),
-            Found::Gap => Frame::Marker(Marker::GAP),
-            Found::Later => Frame::Marker(Marker::READ_LATER),
-        }));
-    }
-
-    fn js(&self, function: u32, position: Option<u32>, tier: Tier, inlined: bool) -> Frame {
-        let Some(&function) = self.functions.get(function as usize) else {
-            return Frame::Nameless(NoName::MOVED);
-        };
-        Frame::Js { function, position: plus_one(position), tier, inlined }
-    }
-
-    /// Puts functions and scripts that are new into the capture.
-    fn tell_new<W: Write>(&mut self, to: &mut CaptureWriter<W>, process: u32) {
-        for script in self.v8.new_scripts().1 {
-            self.scripts.push(to.script(Script {
-                process,
-                name: script.name.clone(),
-                source_url: script.source_url.clone(),
-                source_map_url: script.source_map_url.clone(),
-                line_offset: script.line_offset,
-                column_offset: script.column_offset,
-            }));
-        }
-        for function in self.v8.new_functions().1 {
-            let script = function.script.and_then(|script| self.scripts.get(script as usize));
-            self.functions.push(to.function(Function {
-                script: plus_one(script.copied()),
-                name: function.name.clone(),
-                start: plus_one(function.start),
-            }));
-        }
-    }
-
-    fn tell_line_ends<W: Write>(&mut self, to: &mut CaptureWriter<W>) {
-        for script in self.v8.end_drain() {
-            let ends = self.v8.script(script).and_then(|script| script.line_ends.clone());
-            if let (Some(&script), Some(ends)) = (self.scripts.get(script as usize), ends) {
-                to.line_ends(LineEnds { script, ends });
             }
         }
     }
@@ -349,11 +274,6 @@ fn ends(ending: Ending) -> Option<Frame> {
         Ending::Truncated => Some(Frame::Marker(Marker::CUT)),
         Ending::Broken => Some(Frame::Marker(Marker::BROKEN)),
     }
-}
-
-/// The capture's form of something that may be absent: counted from 1, with 0 for nothing.
-fn plus_one(number: Option<u32>) -> u32 {
-    number.map_or(0, |number| number.saturating_add(1))
 }
 
 /// Callchains hold words that say whose addresses follow; they are no addresses.

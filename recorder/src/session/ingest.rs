@@ -355,6 +355,11 @@ impl<W: Write> Ingest<W> {
                  thread",
             ),
             (
+                "names-after-end",
+                self.heaps.named_after_end(),
+                "stacks of a process that had ended were named by what was known of it until then",
+            ),
+            (
                 "bad-records",
                 self.counts.bad_records,
                 "records of the kernel that were not understood",

@@ -26,7 +26,7 @@ pub struct Running {
     /// Its JIT map.
     pub jit: JitMap,
     /// Whether anonymous executable memory has been seen: only then a JIT map is looked for.
-    has_jit_code: bool,
+    pub has_jit_code: bool,
     /// It has ended. Its other threads may run a moment longer, so it stays known for a while.
     ended: bool,
     threads: HashMap<u32, u32>,

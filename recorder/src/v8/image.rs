@@ -76,19 +76,20 @@ impl Found {
         // The tables are read as a whole: name by name a read of the file each would take a second.
         let take = |name: &[u8], value: u64, size: u64| {
             if let Some(constant) = name.strip_prefix(PREFIX) {
-                let Some(number) = i32_at(&elf, value) else { return };
+                let Some(number) = i32_at(data, &elf, value) else { return };
                 let name = String::from_utf8_lossy(constant).into_owned();
                 found.constants.insert(name, number.into());
             } else if let Some((_, index)) = VERSION.iter().find(|(wanted, _)| *wanted == name) {
-                found.version[*index] = i32_at(&elf, value).map(i32::cast_unsigned);
+                found.version[*index] = i32_at(data, &elf, value).map(i32::cast_unsigned);
             } else if name == BYTECODE_SIZES && size <= MAX_BYTECODE_SIZES {
-                found.bytecode_sizes = bytes_at(&elf, value, size).unwrap_or_default().to_vec();
+                found.bytecode_sizes =
+                    bytes_at(data, &elf, value, size).unwrap_or_default().to_vec();
             } else if name == BLOB {
                 found.blob = found.blob.or(file_offset(&elf, value));
             } else if name == BLOB_DATA {
                 found.blob_data = file_offset(&elf, value);
             } else if name == BLOB_SIZE {
-                found.blob_size = i32_at(&elf, value).map(i32::cast_unsigned);
+                found.blob_size = i32_at(data, &elf, value).map(i32::cast_unsigned);
             }
         };
         let prefixes = [PREFIX, VERSION_PREFIX, BYTECODE_SIZES, BLOB];
@@ -115,20 +116,26 @@ impl Found {
     }
 }
 
+/// Bytes of the file at an address. Not by the segment's data: a cached reader would read all of it.
 fn bytes_at<'data, R: ReadRef<'data>>(
+    data: R,
     elf: &ElfFile64<'data, LittleEndian, R>,
     address: u64,
     length: u64,
 ) -> Option<&'data [u8]> {
-    elf.segments().find_map(|segment| segment.data_range(address, length).ok().flatten())
+    let last = address.checked_add(length.checked_sub(1)?)?;
+    let offset = file_offset(elf, address)?;
+    let whole = file_offset(elf, last)? == offset.checked_add(length - 1)?;
+    data.read_bytes_at(offset, length).ok().filter(|_| whole)
 }
 
 /// A number in the file's data; zero where the file has no byte for it (`.bss`).
 fn i32_at<'data, R: ReadRef<'data>>(
+    data: R,
     elf: &ElfFile64<'data, LittleEndian, R>,
     address: u64,
 ) -> Option<i32> {
-    if let Some(bytes) = bytes_at(elf, address, 4) {
+    if let Some(bytes) = bytes_at(data, elf, address, 4) {
         return Some(i32::from_le_bytes(bytes.try_into().ok()?));
     }
     let inside = |from: u64, size: u64| address >= from && address.saturating_add(4) <= from + size;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use formats::capture::Capture;
+use formats::capture::{Capture, Frame, Marker};
 
 use crate::profile::{JsNames, Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 
@@ -53,8 +53,28 @@ pub struct StackQuality {
     pub jit: u64,
     /// Frames that are concluded, not seen.
     pub inferred: u64,
+    /// Stacks whose outer frames were read some milliseconds after the sample.
+    pub read_later: u64,
     /// Frames without a name by reason, the most frequent first.
     pub unresolved: Vec<(Reason, u64)>,
+}
+
+/// Samples with a stack of which the outer frames were read later.
+#[must_use]
+pub fn read_later(capture: &Capture) -> u64 {
+    let later = Frame::Marker(Marker::READ_LATER);
+    let mut nodes = vec![false; capture.stacks.len()];
+    for at in 1..nodes.len() {
+        let Some(&(parent, frame)) = capture.stacks.get(at) else { continue };
+        // A parent's index is smaller than its child's.
+        let inherited = nodes.get(parent as usize).copied().unwrap_or(false);
+        let own = capture.frames.get(frame as usize) == Some(&later);
+        if let Some(node) = nodes.get_mut(at) {
+            *node = own || inherited;
+        }
+    }
+    let stacks = capture.samples.iter().flat_map(|samples| &samples.stack);
+    stacks.filter(|&&stack| nodes.get(stack as usize) == Some(&true)).count() as u64
 }
 
 impl StackQuality {
@@ -115,7 +135,7 @@ impl StackQuality {
 
 #[cfg(test)]
 mod tests {
-    use formats::capture::Remark;
+    use formats::capture::{Remark, Samples};
 
     use super::*;
 
@@ -136,6 +156,19 @@ mod tests {
             capture.remarks = vec![Remark { code: code.into(), text: "why".into(), count: 1 }];
             assert_eq!(js_names(&capture), want, "{js}");
         }
+    }
+
+    #[test]
+    fn stacks_with_a_tail_that_was_read_later_are_counted() {
+        let mut capture = Capture {
+            frames: vec![Frame::Unmapped { address: 1 }, Frame::Marker(Marker::READ_LATER)],
+            // Node 2 is the marker upon node 1; 3 and 4 are upon it, 5 is not.
+            stacks: vec![(0, 0), (0, 0), (1, 1), (2, 0), (3, 0), (1, 0)],
+            ..Capture::default()
+        };
+        let stack = vec![4, 3, 5, 1, 4, 0, 99];
+        capture.samples.push(Samples { stack, ..Samples::default() });
+        assert_eq!(read_later(&capture), 3);
     }
 
     #[test]

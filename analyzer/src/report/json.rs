@@ -88,6 +88,7 @@ struct Quality {
     native_frames: NamedFrames,
     kernel_frames: NamedFrames,
     inferred_frames: u64,
+    read_later: u64,
     unresolved: Vec<Unresolved>,
 }
 
@@ -235,6 +236,7 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             native_frames: named(report.quality.native),
             kernel_frames: named(report.quality.kernel),
             inferred_frames: report.quality.inferred,
+            read_later: report.quality.read_later,
             unresolved: report
                 .quality
                 .unresolved

@@ -104,7 +104,8 @@ impl<'c> Report<'c> {
         });
         let probes = probes(capture, &mut symboliser);
         let mut profile = symboliser.into_profile();
-        let quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
+        let mut quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
+        quality.read_later = quality::read_later(capture);
         let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
             let defs: Vec<_> = capture.events.iter().filter(|e| e.set == CPU_SET).collect();
             let mut sources: Vec<&str> = defs.iter().map(|e| e.source.as_str()).collect();

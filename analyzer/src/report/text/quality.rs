@@ -35,6 +35,11 @@ impl Page<'_, '_, '_> {
             let frames = counted(quality.inferred, "frame is", "frames are");
             writeln!(self.out, "  {frames} concluded, not seen (marked as inferred)")?;
         }
+        if quality.read_later > 0 {
+            let stacks = counted(quality.read_later, "stack", "stacks");
+            let what = "the outermost native frames were read some milliseconds later";
+            writeln!(self.out, "  {stacks}: {what}")?;
+        }
         // Untaken stacks are told by event: hits are no frames.
         let untaken = |reason: Reason| reason == Reason::NotTaken;
         for &(reason, frames) in quality.unresolved.iter().filter(|row| !untaken(row.0)) {

@@ -24,8 +24,12 @@ pub(crate) fn cpu(args: &[String], flagged: bool) {
     let (mut child, stdout) = start(node, flags, &script_args);
     let pid = child.id();
     let mut v8 = loop {
+        let began = Instant::now();
         match V8::attach(pid) {
-            Ok(v8) => break v8,
+            Ok(v8) => {
+                println!("attached in {:?}", began.elapsed());
+                break v8;
+            }
             Err(error) => {
                 assert!(child.try_wait().unwrap().is_none(), "{error}");
                 std::thread::sleep(Duration::from_millis(5));

@@ -3,6 +3,8 @@
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use recorder::v8::census::{self, Census};
+use recorder::v8::memory::Process;
 use recorder::v8::rows::Row;
 use recorder::v8::{V8, look};
 
@@ -21,6 +23,14 @@ pub(crate) fn layout(args: &[String]) {
         Err(error) => println!("{error}; {:?}", error.remedy()),
     }
     let Ok(own) = V8::attach(pid).map(|v8| v8.layout().clone()) else { return };
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap();
+    let began = Instant::now();
+    let parts = census::parts(pid, &maps);
+    let mut memory = Process { pid: pid as i32 };
+    let types = own.types;
+    let census = Census::take(&mut memory, &parts, 128 << 20, types.map, &[types.script]);
+    let (mib, scripts) = (census.bytes >> 20, census.of(types.script).len());
+    println!("{scripts} scripts found in {mib} MiB, {:?}", began.elapsed());
     let conclude = |what: &str, allow: &dyn Fn(&Row) -> bool| {
         let began = Instant::now();
         match V8::conclude_layout(pid, allow) {

@@ -15,8 +15,8 @@ use super::layout::MAP_TYPE;
 use super::memory::{Memory, PAGE};
 use crate::sys::vm::RemoteRead;
 
-/// Bytes looked through at most.
-const MAX_BYTES: u64 = 512 << 20;
+/// Bytes looked through at most when everything depends on it.
+pub const MAX_BYTES: u64 = 512 << 20;
 /// Bytes read at a time.
 const PART: usize = 1 << 20;
 /// Read-only memory larger than this is not V8's: its read-only heap has a few 100 KiB.
@@ -101,7 +101,15 @@ pub struct Census {
 
 impl Census {
     /// Looks for all objects of `types`. `map_type` is the instance type of maps.
-    pub fn take<M: Memory>(memory: &mut M, parts: &[Part], map_type: u16, types: &[u16]) -> Self {
+    ///
+    /// Looks at no more than `limit` bytes.
+    pub fn take<M: Memory>(
+        memory: &mut M,
+        parts: &[Part],
+        limit: u64,
+        map_type: u16,
+        types: &[u16],
+    ) -> Self {
         let mut census = Self::default();
         let mut maps: HashMap<u64, u16, RandomState> = HashMap::default();
         let small = |part: &&Part| part.read_only && part.end - part.start <= MAX_READ_ONLY;
@@ -111,7 +119,7 @@ impl Census {
         maps.retain(|_, kind| types.contains(kind));
         let Some(low) = maps.keys().min().copied() else { return census };
         let high = maps.keys().max().copied().unwrap_or(low);
-        each_word(memory, parts, &mut census.bytes, |at, word| {
+        each_word(memory, parts, limit, &mut census.bytes, |at, word| {
             if word < low || word > high {
                 return;
             }
@@ -141,13 +149,14 @@ impl Census {
 pub fn each_word<M: Memory>(
     memory: &mut M,
     parts: &[Part],
+    limit: u64,
     bytes: &mut u64,
     mut each: impl FnMut(u64, u64),
 ) {
     let mut buffer = vec![0u8; PART];
     for part in parts {
         let mut at = part.start;
-        while at < part.end && *bytes < MAX_BYTES {
+        while at < part.end && *bytes < limit {
             let wanted = (part.end - at).min(PART as u64) as usize;
             let Some(filled) = read(memory, at, &mut buffer[..wanted]) else { return };
             for (index, word) in buffer[..filled].chunks_exact(8).enumerate() {
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn objects_are_found_by_their_maps() {
         let (mut image, parts) = memory(100);
-        let census = Census::take(&mut image, &parts, 255, &[1001]);
+        let census = Census::take(&mut image, &parts, MAX_BYTES, 255, &[1001]);
         assert_eq!(census.of(1001), [0x20039, 0x20961]);
         assert!(census.of(1002).is_empty());
         assert_eq!(census.some_of(1001, 1).count(), 1);
@@ -243,10 +252,10 @@ mod tests {
     #[test]
     fn a_word_that_points_to_itself_is_not_enough() {
         let (mut image, parts) = memory(20);
-        assert!(Census::take(&mut image, &parts, 255, &[1001]).objects.is_empty());
+        assert!(Census::take(&mut image, &parts, MAX_BYTES, 255, &[1001]).objects.is_empty());
         let (mut image, parts) = memory(100);
-        assert!(Census::take(&mut image, &parts, 254, &[1001]).objects.is_empty());
+        assert!(Census::take(&mut image, &parts, MAX_BYTES, 254, &[1001]).objects.is_empty());
         let mut none = Image::default();
-        assert!(Census::take(&mut none, &parts, 255, &[1001]).objects.is_empty());
+        assert!(Census::take(&mut none, &parts, MAX_BYTES, 255, &[1001]).objects.is_empty());
     }
 }

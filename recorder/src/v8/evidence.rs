@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::super::census::Census;
+use super::super::census::{Census, Part};
 use super::super::code::{Code, Codes};
 use super::super::heap::{Heap, Runs, pointer, smi};
 use super::super::layout::{CodeKind, script as field};
@@ -44,12 +44,35 @@ pub(super) struct Evidence<M> {
     census: Census,
     /// Places that would be function objects if the words that point to functions were theirs.
     closures: Vec<u64>,
+    parts: Vec<Part>,
     sources: HashMap<u64, Option<Rc<Vec<u8>>>>,
 }
 
 impl<M: Memory> Evidence<M> {
-    pub(super) fn new(heap: Heap<M>, census: Census, closures: Vec<u64>) -> Self {
-        Self { heap, census, closures, sources: HashMap::new() }
+    pub(super) fn new(heap: Heap<M>, census: Census, closures: Vec<u64>, parts: &[Part]) -> Self {
+        let mut parts = parts.to_vec();
+        parts.sort_by_key(|part| part.start);
+        Self { heap, census, closures, parts, sources: HashMap::new() }
+    }
+
+    /// Code of the program file: it is in no memory of the process's own.
+    pub(super) fn builtins(&mut self) -> Score {
+        let row = self.heap.layout.row;
+        let mut score = Score::default();
+        for object in self.some_of(self.heap.layout.types.code, MAX_CODE) {
+            if score.tried >= SAMPLE {
+                break;
+            }
+            let flags = self.heap.u32_field(object, row.code_flags);
+            let start = Codes::start(&mut self.heap, object).filter(|&start| start != 0);
+            let (Some(flags), Some(start)) = (flags, start) else { continue };
+            let after = self.parts.partition_point(|part| part.start <= start);
+            let part = after.checked_sub(1).and_then(|index| self.parts.get(index));
+            if part.is_none_or(|part| start >= part.end) {
+                score.add(self.heap.layout.kind(flags) == CodeKind::Builtin);
+            }
+        }
+        score
     }
 
     fn some_of(&self, kind: u16, count: usize) -> Vec<u64> {

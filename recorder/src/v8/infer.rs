@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::census::{Census, Part, each_word};
+use super::census::{Census, MAX_BYTES, Part, each_word};
 use super::heap::Heap;
 use super::layout::{Basis, Layout, LayoutError, Symbols, Version};
 use super::memory::Memory;
@@ -56,7 +56,7 @@ struct Group<M> {
 }
 
 /// In this order: each needs those before it.
-fn groups<M: Memory>() -> [Group<M>; 6] {
+fn groups<M: Memory>() -> [Group<M>; 7] {
     [
         Group {
             what: "functions and their scripts",
@@ -112,6 +112,13 @@ fn groups<M: Memory>() -> [Group<M>; 6] {
             enough: ENOUGH,
         },
         Group {
+            what: "builtins",
+            take: |row, from| row.kind_builtin = from.kind_builtin,
+            score: Evidence::builtins,
+            least: 100,
+            enough: ENOUGH,
+        },
+        Group {
             what: "optimised code",
             take: |row, from| {
                 row.deopt_literals = from.deopt_literals;
@@ -154,26 +161,29 @@ pub(super) fn layout<M: Memory>(
     let mut row = told(symbols, near);
     row.version = (version.major, version.minor);
     let first = Layout::with_row(symbols, row)?;
+    // The kinds of code are few: values that no known version has are tried, too.
+    let kinds = (1..row.kind_baseline).map(|kind_builtin| Row { kind_builtin, ..row });
+    let rows: Vec<Row> = rows.iter().copied().chain(kinds).collect();
     let refused = |why: String| LayoutError::Unverified { version, why };
     let types = first.types;
     let wanted = [types.sfi, types.script, types.scope, types.bytecode, types.code];
-    let census = Census::take(&mut memory, parts, types.map, &wanted);
+    let census = Census::take(&mut memory, parts, MAX_BYTES, types.map, &wanted);
     let known: HashSet<u64> = census.of(types.sfi).iter().copied().collect();
     if known.is_empty() {
         return Err(refused("no objects of V8 were found in its memory".into()));
     }
     let mut closures = Vec::new();
     let shared = row.function_shared;
-    each_word(&mut memory, parts, &mut 0, |at, word| {
+    each_word(&mut memory, parts, MAX_BYTES, &mut 0, |at, word| {
         if word & 3 == 1 && known.contains(&word) {
             closures.push((at + 1).wrapping_sub(shared));
         }
     });
-    let mut evidence = Evidence::new(Heap::new(memory, first), census, closures);
+    let mut evidence = Evidence::new(Heap::new(memory, first), census, closures, parts);
     let mut seen = 0;
     for group in groups() {
         let mut fitting: Vec<(Row, Score)> = Vec::new();
-        for candidate in candidates(symbols, row, rows, group.take) {
+        for candidate in candidates(symbols, row, &rows, group.take) {
             let Ok(layout) = Layout::with_row(symbols, candidate) else { continue };
             evidence.heap.layout = layout;
             evidence.heap.begin();

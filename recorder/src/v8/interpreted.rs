@@ -18,6 +18,8 @@ use super::walk::{Bytecode, Place, Walker};
 const MAX_BYTECODES: usize = 1 << 16;
 /// Longest wait, in drains, before the scripts' lists of functions are gone through again.
 const MAX_LIST_WAIT: u64 = 32;
+/// Functions in the scripts' lists for which one drain is waited.
+const FUNCTIONS_PER_DRAIN: u64 = 1000;
 /// Largest bytecode array and position table that are read, bytes.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
@@ -156,20 +158,33 @@ impl<M: Memory> Walker<M> {
     /// The SharedFunctionInfo that runs a bytecode array, from the lists of the known scripts.
     fn owner(&mut self, bytecode: u64) -> Option<u64> {
         if !self.owners.contains_key(&bytecode) && self.drain >= self.list_again {
-            // The lists are long: they are gone through ever more rarely.
-            self.list_wait = (self.list_wait * 2).clamp(4, MAX_LIST_WAIT);
+            // Every drain while the lists are short, else more rarely: a millisecond a thousand.
+            let listed = self.list(false);
+            self.list_wait = (listed as u64 / FUNCTIONS_PER_DRAIN).clamp(1, MAX_LIST_WAIT);
             self.list_again = self.drain + self.list_wait;
-            let owners = &mut self.owners;
-            owners.clear();
-            self.names.list_functions(&mut self.heap, |heap, shared| {
-                if let Runs::Bytecode(bytecode) = heap.runs(shared) {
-                    owners.insert(bytecode, shared);
-                }
-            });
+        }
+        if !self.owners.contains_key(&bytecode) && self.names.expects(self.drain) {
+            self.list(true);
         }
         let shared = *self.owners.get(&bytecode)?;
         let is_shared = self.heap.type_of(shared) == Some(self.heap.layout.types.sfi);
         (is_shared && self.heap.runs(shared) == Runs::Bytecode(bytecode)).then_some(shared)
+    }
+
+    /// Goes through the lists of scripts that were met, or of those that were not yet.
+    fn list(&mut self, ahead: bool) -> usize {
+        let owners = &mut self.owners;
+        if owners.len() >= MAX_BYTECODES {
+            owners.clear();
+        }
+        let mut listed = 0;
+        self.names.list_functions(&mut self.heap, ahead, |heap, shared| {
+            listed += 1;
+            if let Runs::Bytecode(bytecode) = heap.runs(shared) {
+                owners.insert(bytecode, shared);
+            }
+        });
+        listed
     }
 
     fn remember(&mut self, bytecode: u64, known: Bytecode) {

@@ -316,11 +316,13 @@ impl Layout {
 
     /// Kind of code in the low bits of `Code::flags`.
     pub fn kind(&self, flags: u32) -> CodeKind {
-        // V8's src/objects/code-kind.h: BYTECODE_HANDLER, FOR_TESTING, BUILTIN are 0 to 2 everywhere.
+        // V8's src/objects/code-kind.h: BYTECODE_HANDLER is 0 everywhere; INTERPRETED_FUNCTION, a copy
+        // of the interpreter's entry, comes just before Sparkplug's.
         let kind = flags & 15;
         let baseline = self.row.kind_baseline;
         match kind {
-            0..=2 => CodeKind::Builtin,
+            0 => CodeKind::Builtin,
+            kind if kind == self.row.kind_builtin || kind + 1 == baseline => CodeKind::Builtin,
             kind if kind == baseline => CodeKind::Baseline,
             // V8 9 has no Maglev; its Turboprop and Turbofan are laid out alike.
             kind if kind == baseline + 1 && self.version.major > 9 => CodeKind::Maglev,
@@ -333,13 +335,14 @@ impl Layout {
 impl Layout {
     /// Whether code is a regular expression's (V8's src/objects/code-kind.h: `REGEXP`).
     pub fn is_regexp(&self, flags: u32) -> bool {
-        flags & 15 == 3
+        flags & 15 == self.row.kind_builtin + 1
     }
 
     /// Whether code is WebAssembly's or a bridge to it: the kinds between `REGEXP` and
     /// `INTERPRETED_FUNCTION`, which comes just before Sparkplug's.
     pub fn is_wasm(&self, flags: u32) -> bool {
-        (4..self.row.kind_baseline.saturating_sub(1)).contains(&(flags & 15))
+        let first = self.row.kind_builtin + 2;
+        (first..self.row.kind_baseline.saturating_sub(1)).contains(&(flags & 15))
     }
 }
 
@@ -390,7 +393,8 @@ mod tests {
         let layout = Layout::new(&symbols(NODE_20, constants())).unwrap();
         assert_eq!(layout.types.function, (2066, 2081));
         assert_eq!(layout.types.stream, 252);
-        let kinds = [2, 10, 11, 12, 13].map(|flags| layout.kind(flags));
+        let kinds = [2, 3, 11, 12, 13].map(|flags| layout.kind(flags));
+        assert!(layout.is_regexp(3) && layout.is_wasm(4) && !layout.is_wasm(10));
         assert_eq!(
             kinds,
             [

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use crate::unwind::Unwinder;
 pub use attach::{AttachError, Found, look, reason};
 use attach::{Located, read_maps};
+use census::Census;
 use frame::{Ending, Frame, StackDump, Why};
 use generated::Copies;
 pub use generated::Generated;
@@ -56,6 +57,8 @@ const MAPS_AGE: Duration = Duration::from_millis(1000);
 /// while a program warms up.
 const MAPS_RETRY: Duration = Duration::from_millis(5);
 
+/// Bytes of the heap that are looked through for scripts at attach: 20 to 60 ms.
+const MAX_AHEAD: u64 = 128 << 20;
 /// Last major version that copies its builtins instead of mapping them twice.
 const LAST_COPYING: u32 = 10;
 
@@ -116,14 +119,21 @@ impl V8 {
         maps: &[u8],
     ) -> Result<Self, AttachError> {
         attach::try_reading(pid, maps)?;
-        let memory = Process { pid: pid.cast_signed() };
+        let mut memory = Process { pid: pid.cast_signed() };
+        // Reading the file may have taken a second, and the heap grows meanwhile.
+        let now = read_maps(pid).unwrap_or_default();
+        let maps = if now.is_empty() { maps } else { &now };
+        let parts = census::parts(pid, maps);
         let version = image.symbols.version;
         let (layout, basis) = match image.layout {
             Some(layout) => (layout, Basis::Table),
-            None => infer::layout(memory, &image.symbols, &rows::ROWS, &census::parts(pid, maps))?,
+            None => infer::layout(memory, &image.symbols, &rows::ROWS, &parts)?,
         };
+        let types = layout.types;
+        let census = Census::take(&mut memory, &parts, MAX_AHEAD, types.map, &[types.script]);
         let regions = Regions::new(pid, maps, &file);
-        let walker = Walker::new(Heap::new(memory, layout));
+        let mut walker = Walker::new(Heap::new(memory, layout));
+        walker.names.expect_scripts(census.of(types.script));
         Ok(Self {
             pid,
             found: Found { version, file: Vec::new(), basis },

@@ -24,6 +24,8 @@ const MAX_FUNCTIONS: usize = 1 << 20;
 const MAX_ADDRESSES: usize = 1 << 18;
 /// Functions listed by scripts that are looked at in one go. The TypeScript compiler has 30 000.
 const MAX_LISTED: u64 = 1 << 17;
+/// Drains between two looks at the scripts that were not met yet.
+const AHEAD_WAIT: u64 = 32;
 /// Attempts to read a source before its lines are given up.
 const MAX_ATTEMPTS: u8 = 3;
 /// Local names stored in line in a ScopeInfo (V8's kScopeInfoMaxInlinedLocalNamesSize).
@@ -106,6 +108,9 @@ pub struct Names {
     scripts: Vec<Script>,
     by_script: HashMap<ScriptKey, u32>,
     by_address: HashMap<u64, KnownScript, RandomState>,
+    /// Scripts of which no function was met yet.
+    ahead: Vec<u64>,
+    ahead_again: u64,
     waiting: Vec<Waiting>,
 }
 
@@ -264,15 +269,33 @@ impl Names {
         Some(script)
     }
 
-    /// Calls `each` with the functions that the known scripts list.
+    /// Notes where scripts are before any of their functions is met: their lists of functions tell
+    /// what a stack runs whose function objects have moved.
+    pub fn expect_scripts(&mut self, addresses: &[u64]) {
+        self.ahead = addresses.to_vec();
+    }
+
+    /// Whether it is time to go through the lists of scripts that were not met yet. They are long.
+    pub fn expects(&mut self, drain: u64) -> bool {
+        if self.ahead.is_empty() || drain < self.ahead_again {
+            return false;
+        }
+        self.ahead_again = drain + AHEAD_WAIT;
+        true
+    }
+
+    /// Calls `each` with the functions that scripts list: those that were met, or those that are
+    /// expected.
     pub fn list_functions<M: Memory>(
         &self,
         heap: &mut Heap<M>,
+        ahead: bool,
         mut each: impl FnMut(&mut Heap<M>, u64),
     ) {
         let types = heap.layout.types;
         let mut left = MAX_LISTED;
-        for &script in self.by_address.keys() {
+        let met: Vec<u64> = self.by_address.keys().copied().collect();
+        for &script in if ahead { &self.ahead } else { &met } {
             if heap.type_of(script) != Some(types.script) {
                 continue;
             }

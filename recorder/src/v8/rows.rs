@@ -44,6 +44,9 @@ pub struct Row {
     pub code_flags: u64,
     /// `Code::instruction_size`, u32.
     pub code_size: u64,
+    /// `CodeKind` of builtins; regular expressions are the next. `FOR_TESTING_JS` has moved them in
+    /// V8 14.6.
+    pub kind_builtin: u32,
     /// `CodeKind` of Sparkplug; Maglev and Turbofan are the next two.
     pub kind_baseline: u32,
     /// Index in the deoptimisation data: literals.
@@ -80,6 +83,7 @@ pub(super) const ROWS: [Row; 7] = [
         code_start: CodeStart::Inline(96),
         code_flags: 48,
         code_size: 40,
+        kind_builtin: 2,
         kind_baseline: 11,
         deopt_literals: 2,
         deopt_function: 6,
@@ -103,9 +107,9 @@ pub(super) const ROWS: [Row; 7] = [
     // Node 22
     Row { version: (12, 4), ..MODERN },
     // Node 24
-    Row { version: (13, 6), kind_baseline: 10, position_bits: 0, ..TRUSTED },
+    Row { version: (13, 6), kind_builtin: 2, kind_baseline: 10, position_bits: 0, ..TRUSTED },
     // Node 25
-    Row { version: (14, 1), kind_baseline: 10, ..TRUSTED },
+    Row { version: (14, 1), kind_builtin: 2, kind_baseline: 10, ..TRUSTED },
     // Node 26
     TRUSTED,
 ];
@@ -130,6 +134,7 @@ const BASE: Row = Row {
     code_start: CodeStart::Field(40),
     code_flags: 48,
     code_size: 56,
+    kind_builtin: 2,
     kind_baseline: 11,
     deopt_literals: 2,
     deopt_function: 6,
@@ -161,6 +166,7 @@ const TRUSTED: Row = Row {
     sfi_script: 40,
     code_flags: 52,
     code_size: 56,
+    kind_builtin: 3,
     kind_baseline: 11,
     deopt_literals: 3,
     deopt_function: 7,

@@ -12,6 +12,8 @@
 //!   `native.js` (seconds) has much native code on its stacks.
 //! - `... layout NODE SECONDS SCRIPT [ARG]...`: concludes the object layout of a process that has run
 //!   for SECONDS as if its version were unknown, and compares it with the table's row.
+//! - `... fuzz NODE ROUNDS SCRIPT [ARG]...`: walks over what was read of a real process, with flipped
+//!   bits.
 //! - `... look COMMAND [ARG]...` or `... look PID`: says what JavaScript engine a process runs.
 //! - `... plain NODE HZ FOLDER SCRIPT [ARG]...`: the same without flags; counts frames without a name.
 //! - `... hot NODE SECONDS FOLDER SCRIPT [ARG]...`: a uprobe in a script that does hardly anything else
@@ -34,6 +36,7 @@
 
 mod compare;
 mod cpu;
+mod fuzz;
 mod hot;
 mod layout;
 mod map;
@@ -46,11 +49,10 @@ fn main() {
         Some("probe") if args.len() >= 4 => probe::probe(&args[1..]),
         Some("cpu") if args.len() >= 5 => cpu::cpu(&args[1..], true),
         Some("hot") if args.len() >= 5 => hot::hot(&args[1..]),
+        Some("fuzz") if args.len() >= 4 => fuzz::fuzz(&args[1..]),
         Some("look") if args.len() >= 2 => layout::look_at(&args[1..]),
         Some("layout") if args.len() >= 4 => layout::layout(&args[1..]),
         Some("plain") if args.len() >= 5 => cpu::cpu(&args[1..], false),
-        _ => panic!(
-            "probe NODE FOLDER SECONDS [EVERY] [DELAY_MS], or cpu, plain or hot NODE HZ FOLDER SCRIPT [ARG]..."
-        ),
+        _ => panic!("see the head of main.rs for what to say"),
     }
 }

@@ -15,7 +15,7 @@ const NATIVE_FRAMES: usize = 3;
 /// Beginnings of native names that are in every stack, and tell nothing: libuv's and V8's way to the
 /// frame that asked, and how a program and a thread start.
 const EVERYWHERE: [&str; 6] = ["uv_", "v8::", "JSEntry", "CEntry", "_start", "__libc_start"];
-/// Functions of Node that are named in a fold.
+/// Functions of Node, or of a package, that are named in a fold.
 const FOLDED_NAMES: usize = 4;
 
 /// One line of a stack.
@@ -49,6 +49,14 @@ fn is_node(frame: &ResolvedFrame) -> bool {
     let file = frame.file.as_deref().unwrap_or_default();
     // Node before 16 wrote its own modules without the scheme.
     file.starts_with("node:") || file.starts_with("internal/")
+}
+
+/// The npm package that a frame's file belongs to, with its scope.
+fn package(frame: &ResolvedFrame) -> Option<&str> {
+    let (_before, inside) = frame.file.as_deref()?.rsplit_once("/node_modules/")?;
+    let slashes = if inside.starts_with('@') { 2 } else { 1 };
+    let (end, _slash) = inside.match_indices('/').nth(slashes - 1)?;
+    inside.get(..end)
 }
 
 fn is_named_js(frame: &ResolvedFrame) -> bool {
@@ -102,11 +110,23 @@ pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
     } else {
         (is_telling_native, NATIVE_FRAMES)
     };
-    let total = frames.iter().filter(|frame| shown(frame)).count();
+    // Beside code of one's own, of a package's frames in a row the first says enough.
+    let own = any(|frame| is_application(frame) && package(frame).is_none());
+    let mut last_package = None;
+    let mut total = frames.iter().filter(|frame| shown(frame)).count();
     let mut lines = Vec::new();
     let mut folded: Vec<&ResolvedFrame> = Vec::new();
     let mut used = 0;
     for frame in &frames {
+        if own && shown(frame) {
+            let package = package(frame);
+            if package.is_some() && package == last_package {
+                folded.push(frame);
+                total -= 1;
+                continue;
+            }
+            last_package = package;
+        }
         // Beyond the limit native frames are folded, JavaScript is counted.
         if !shown(frame) || (used == limit && frame.kind == Kind::Native) {
             folded.push(frame);
@@ -143,13 +163,19 @@ fn fold(frames: &[&ResolvedFrame]) -> Option<Line> {
         return None;
     }
     let mut parts = Vec::new();
-    let node: Vec<&str> =
-        frames.iter().filter(|frame| is_named_js(frame)).map(|frame| frame.label()).collect();
-    if !node.is_empty() {
-        let names = node.iter().take(FOLDED_NAMES).copied().collect::<Vec<_>>().join(", ");
-        let more = node.len().saturating_sub(FOLDED_NAMES);
+    let mut origins: Vec<(&str, Vec<&str>)> = Vec::new();
+    for frame in frames.iter().filter(|frame| is_named_js(frame)) {
+        let origin = if is_node(frame) { "Node" } else { package(frame).unwrap_or("others") };
+        match origins.iter_mut().find(|(known, _names)| *known == origin) {
+            Some((_origin, names)) => names.push(frame.label()),
+            None => origins.push((origin, vec![frame.label()])),
+        }
+    }
+    for (origin, names) in origins {
+        let more = names.len().saturating_sub(FOLDED_NAMES);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        parts.push(format!("Node: {names}{more}"));
+        let names = names.iter().take(FOLDED_NAMES).copied().collect::<Vec<_>>().join(", ");
+        parts.push(format!("{origin}: {names}{more}"));
     }
     let mut count = |what: &str, choose: &dyn Fn(&ResolvedFrame) -> bool| {
         let frames = frames.iter().filter(|frame| choose(frame)).count();
@@ -251,5 +277,38 @@ mod tests {
             ]
         );
         assert_eq!(shown(vec![native("main"), native("uv_run")]), ["… 2 native"]);
+    }
+
+    #[test]
+    fn of_a_package_the_first_frame_in_a_row_is_seen() {
+        let express = |function: &str| js(function, "/srv/node_modules/express/lib/router.js");
+        let scoped = |function: &str| js(function, "/srv/node_modules/@a/b/index.js");
+        let stack = |own: ResolvedFrame| {
+            vec![
+                js("emit", "node:events"),
+                express("app"),
+                express("handle"),
+                js("emit", "node:events"),
+                express("next"),
+                own,
+                scoped("outer"),
+                scoped("inner"),
+                js("readFileSync", "node:fs"),
+            ]
+        };
+        assert_eq!(
+            shown(stack(js("sendSettings", "/srv/lib/settings.js"))),
+            [
+                "… Node: readFileSync",
+                "inner /srv/node_modules/@a/b/index.js",
+                "… @a/b: outer",
+                "sendSettings /srv/lib/settings.js",
+                "next /srv/node_modules/express/lib/router.js",
+                "… Node: emit, emit, express: handle, app",
+            ]
+        );
+        // Where there is nothing else, packages are what the reader came for.
+        let all = shown(stack(scoped("own")));
+        assert!(all.iter().filter(|line| line.contains("router.js")).count() == 3, "{all:?}");
     }
 }

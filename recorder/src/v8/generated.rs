@@ -26,7 +26,7 @@ const MAX_SEARCH: u64 = 128 << 20;
 pub enum Generated {
     /// A regular expression.
     RegExp,
-    /// A call into or out of WebAssembly.
+    /// WebAssembly, or a call into or out of it.
     WebAssembly,
     /// Some other stub of V8's.
     Stub,
@@ -37,11 +37,13 @@ pub enum Generated {
     },
 }
 
-/// Copies of the builtins.
+/// What memory holds that is not V8's heap: copies of the builtins, and WebAssembly.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     /// Where a copy lies.
     found: Vec<Range<u64>>,
+    /// Mappings of WebAssembly.
+    modules: Vec<(u64, u64)>,
     /// Mappings that were looked through.
     searched: Vec<(u64, u64)>,
 }
@@ -53,9 +55,19 @@ impl Copies {
         Some(address - copy.start)
     }
 
-    /// Looks for copies in memory that is new since the last call. `original` is where the builtins
-    /// of the file are mapped.
-    pub(super) fn search<M: Memory>(&mut self, memory: &mut M, maps: &[u8], original: &Range<u64>) {
+    /// Whether an address is in the code of a WebAssembly module.
+    pub(super) fn in_module(&self, address: u64) -> bool {
+        self.modules.iter().any(|&(start, end)| (start..end).contains(&address))
+    }
+
+    /// Looks through memory that is new since the last call. `original` is where the builtins of the
+    /// file are mapped, when there may be copies of them.
+    pub(super) fn search<M: Memory>(
+        &mut self,
+        memory: &mut M,
+        maps: &[u8],
+        original: Option<&Range<u64>>,
+    ) {
         let entries = parse_maps(maps).entries;
         let memory_only = entries.iter().filter(|entry| {
             let named = entry.path.as_deref().is_some_and(|path| !path.starts_with(b"[anon"));
@@ -66,17 +78,23 @@ impl Copies {
         self.found.retain(|copy| {
             ranges.iter().any(|&(start, end)| start <= copy.start && copy.end <= end)
         });
+        self.modules.retain(|known| ranges.contains(known));
         let mut head = [0; HEAD];
-        if !fill(memory, original.start, &mut head) {
-            return;
-        }
-        let size = original.end.saturating_sub(original.start);
+        let original = original.filter(|original| fill(memory, original.start, &mut head));
         for range in ranges {
             let (start, end) = range;
             if self.searched.contains(&range) || end - start > MAX_SEARCH {
                 continue;
             }
+            if begins_with_jump_table(memory, start, end) {
+                self.modules.push(range);
+                self.searched.push(range);
+                continue;
+            }
+            // A module's jump table is written soon after its memory was made: that may be now.
+            let Some(original) = original else { continue };
             self.searched.push(range);
+            let size = original.end.saturating_sub(original.start);
             let last = end.saturating_sub(size);
             let pages: Vec<u64> =
                 (start..).step_by(PAGE).take_while(|&at| at <= last && size > 0).collect();
@@ -88,6 +106,20 @@ impl Copies {
             }
         }
     }
+}
+
+/// Whether a mapping begins as the code of a WebAssembly module does: with a table of jumps to its
+/// functions (V8's src/wasm/jump-table-assembler.h: `jmp rel32` and filling), the first of which
+/// stays in the mapping. No page of V8's heap begins so.
+fn begins_with_jump_table<M: Memory>(memory: &mut M, start: u64, end: u64) -> bool {
+    let mut slot = [0u8; 8];
+    if !fill(memory, start, &mut slot) {
+        return false;
+    }
+    let [0xe9, a, b, c, d, filling @ ..] = slot else { return false };
+    let target = i64::from(i32::from_le_bytes([a, b, c, d])) + 5;
+    let inside = u64::try_from(target).is_ok_and(|target| target >= 8 && target < end - start);
+    inside && (filling == [0; 3] || filling == [0xcc; 3])
 }
 
 /// The pages that begin with these bytes.
@@ -173,20 +205,41 @@ mod tests {
         let original = mapped(MAPS, 9, (0xfe, 1), &(0x11000..0x14000)).unwrap();
         assert_eq!(original, 0x40_0000..0x40_3000);
         let mut copies = Copies::default();
-        copies.search(&mut image(None), MAPS, &original);
+        copies.search(&mut image(None), MAPS, Some(&original));
         assert_eq!(copies.offset(0x70_1010), Some(0x10));
         assert_eq!(copies.offset(0x70_3fff), Some(0x2fff));
         assert_eq!((copies.offset(0x70_0fff), copies.offset(0x70_4000)), (None, None));
         // Its memory is gone.
-        copies.search(&mut image(None), b"", &original);
+        copies.search(&mut image(None), b"", Some(&original));
         assert_eq!(copies.offset(0x70_1010), None);
+    }
+
+    #[test]
+    fn a_module_begins_with_jumps_into_itself() {
+        let maps = b"700000-701000 rwxp 00000000 00:00 0\n";
+        let found = |slot: [u8; 8]| {
+            let mut page = vec![0; PAGE];
+            page[..8].copy_from_slice(&slot);
+            let mut image = Image::default();
+            image.pages.insert(0x70_0000, page);
+            let mut copies = Copies::default();
+            copies.search(&mut image, maps, None);
+            copies.in_module(0x70_0800)
+        };
+        assert!(found([0xe9, 0x7b, 7, 0, 0, 0xcc, 0xcc, 0xcc]));
+        assert!(found([0xe9, 0xfb, 8, 0, 0, 0, 0, 0]));
+        // Out of the mapping, back, other filling, another instruction.
+        assert!(!found([0xe9, 0xfb, 0x10, 0, 0, 0, 0, 0]));
+        assert!(!found([0xe9, 0xf0, 0xff, 0xff, 0xff, 0, 0, 0]));
+        assert!(!found([0xe9, 0x7b, 7, 0, 0, 0xcc, 0, 1]));
+        assert!(!found([0xe8, 0x7b, 7, 0, 0, 0xcc, 0xcc, 0xcc]));
     }
 
     #[test]
     fn what_only_begins_alike_is_no_copy() {
         let original = 0x40_0000..0x40_3000;
         let mut copies = Copies::default();
-        copies.search(&mut image(Some(PAGE - 1)), MAPS, &original);
+        copies.search(&mut image(Some(PAGE - 1)), MAPS, Some(&original));
         assert_eq!(copies.offset(0x70_1010), None);
         assert_eq!(mapped(MAPS, 9, (0xfe, 1), &(0x11000..0x15000)), None);
         assert_eq!(mapped(MAPS, 8, (0xfe, 1), &(0x11000..0x14000)), None);

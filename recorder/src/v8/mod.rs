@@ -227,6 +227,7 @@ impl V8 {
                 Frame::Code { address, call }
                     if self.regions.kind(address.wrapping_sub(u64::from(call)))
                         == Some(Kind::Jit)
+                        && !self.copies.in_module(address)
                         && self.copies.offset(address).is_none() =>
                 {
                     *frame = gone(address, call);
@@ -257,17 +258,16 @@ impl V8 {
                 CodeKind::Baseline | CodeKind::Maglev | CodeKind::Turbofan => None,
             };
         }
-        // New memory may hold a copy; later V8 has none.
-        let wait = self.copies_looked.is_some_and(|looked| looked.elapsed() <= MAPS_AGE);
-        if self.version().major > LAST_COPYING || wait {
+        if self.copies_looked.is_some_and(|looked| looked.elapsed() <= MAPS_RETRY * 20) {
             return None;
         }
         self.copies_looked = Some(Instant::now());
         let maps = read_maps(self.pid).ok()?;
-        let builtins = self.file.builtins.as_ref()?;
-        let original = generated::mapped(&maps, self.file.inode, self.file.device, builtins)?;
+        let builtins = self.file.builtins.as_ref().filter(|_| self.version().major <= LAST_COPYING);
+        let (inode, device) = (self.file.inode, self.file.device);
+        let original = builtins.and_then(|it| generated::mapped(&maps, inode, device, it));
         let mut memory = Process { pid: self.pid.cast_signed() };
-        self.copies.search(&mut memory, &maps, &original);
+        self.copies.search(&mut memory, &maps, original.as_ref());
         self.in_copy(address)
     }
 
@@ -277,6 +277,9 @@ impl V8 {
     }
 
     fn in_copy(&self, address: u64) -> Option<Generated> {
+        if self.copies.in_module(address) {
+            return Some(Generated::WebAssembly);
+        }
         let offset = self.copies.offset(address)?;
         let start = self.file.builtins.as_ref()?.start;
         Some(Generated::BuiltinCopy { file_offset: start + offset })

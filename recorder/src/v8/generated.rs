@@ -21,6 +21,9 @@ const PLACES: u64 = 64;
 /// Bytes of memory in which a copy is looked for: V8's code range has at most 128 MiB there.
 const MAX_SEARCH: u64 = 128 << 20;
 
+/// Pages not used yet that are skipped at the beginning of a mapping.
+const MAX_UNUSED: usize = 64;
+
 /// Code made at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Generated {
@@ -108,17 +111,20 @@ impl Copies {
     }
 }
 
-/// Whether a mapping begins as the code of a WebAssembly module does: with a table of jumps to its
-/// functions (V8's src/wasm/jump-table-assembler.h: `jmp rel32` and filling), the first of which
-/// stays in the mapping. No page of V8's heap begins so.
+/// Whether the first bytes written in a mapping are those of a WebAssembly module's code: a table of
+/// jumps to its functions (V8's src/wasm/jump-table-assembler.h: `jmp rel32` and filling), the first
+/// of which stays in the mapping. No page of V8's heap begins so.
 fn begins_with_jump_table<M: Memory>(memory: &mut M, start: u64, end: u64) -> bool {
     let mut slot = [0u8; 8];
-    if !fill(memory, start, &mut slot) {
-        return false;
-    }
+    // Memory for another module may lie before it, not used yet.
+    let used = (start..end)
+        .step_by(PAGE)
+        .take(MAX_UNUSED)
+        .find(|&page| fill(memory, page, &mut slot) && slot != [0; 8]);
+    let Some(page) = used else { return false };
     let [0xe9, a, b, c, d, filling @ ..] = slot else { return false };
     let target = i64::from(i32::from_le_bytes([a, b, c, d])) + 5;
-    let inside = u64::try_from(target).is_ok_and(|target| target >= 8 && target < end - start);
+    let inside = u64::try_from(target).is_ok_and(|target| target >= 8 && target < end - page);
     inside && (filling == [0; 3] || filling == [0xcc; 3])
 }
 
@@ -217,6 +223,7 @@ mod tests {
     #[test]
     fn a_module_begins_with_jumps_into_itself() {
         let maps = b"700000-701000 rwxp 00000000 00:00 0\n";
+        let maps = maps.as_slice();
         let found = |slot: [u8; 8]| {
             let mut page = vec![0; PAGE];
             page[..8].copy_from_slice(&slot);

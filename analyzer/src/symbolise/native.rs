@@ -5,11 +5,13 @@ use formats::capture::{Capture, Object, Symbol};
 use formats::text::clean_string;
 
 use super::demangle::demangle;
-use super::{FILE_CHARS, v8_name};
+use super::{FILE_CHARS, FUNCTION_CHARS, v8_name};
 use crate::profile::{Kind, Reason, ResolvedFrame};
 
 /// Prefix of V8's embedded builtins (V8's src/snapshot/embedded/embedded-file-writer.h).
 const V8_BUILTIN: &[u8] = b"Builtins_";
+/// The value of `js` in a capture whose JavaScript was read from V8's heap.
+const HEAP: &str = "heap";
 /// Symbols that are looked at left of an address: aliases and nested symbols are few.
 const LOOK_BACK: usize = 64;
 
@@ -52,6 +54,11 @@ impl<'c> Natives<'c> {
         let found = self.find(object, offset.saturating_sub(u64::from(call))).or_else(returned_to);
         let frame = match found {
             Some(symbol) => match symbol.name.strip_prefix(V8_BUILTIN) {
+                // Where functions are named from the heap, this one is about to enter one: its frame is
+                // not there yet, and the caller's has its name.
+                Some(name) if !call && self.capture.meta.js == HEAP => {
+                    ResolvedFrame::named(Kind::Builtin, clean_string(name, FUNCTION_CHARS))
+                }
                 Some(name) => v8_name::builtin(name),
                 None => ResolvedFrame::named(Kind::Native, demangle(&symbol.name)),
             },

@@ -194,6 +194,25 @@ fn native_kernel_and_recorded_javascript_frames() {
 }
 
 #[test]
+fn the_interpreters_entry_is_no_function_where_the_heap_names_them() {
+    let mut build = CaptureBuilder::new();
+    let node = build.object("/usr/bin/node", 0);
+    build.symbol(node, 0x4000, 0x10, "Builtins_InterpreterEntryTrampoline");
+    let frame = |call| Frame::Native { object: node, offset: 0x4004, call };
+    let stacks = [build.sampled(&[frame(false)]), build.sampled(&[frame(true)])];
+    let mut capture = build.finish();
+    for (js, want) in [
+        ("heap", ["InterpreterEntryTrampoline", "[interpreted, no name]"]),
+        ("map", ["[interpreted, no name]"; 2]),
+    ] {
+        capture.meta.js = js.into();
+        let mut s = Symboliser::new(&capture, &NONE);
+        let got = stacks.map(|stack| shown(&mut s, stack, 100).concat());
+        assert_eq!(got, want, "{js}");
+    }
+}
+
+#[test]
 fn javascript_places_are_those_of_error_stack() {
     let mut build = CaptureBuilder::new();
     build.process(10, &[10]);

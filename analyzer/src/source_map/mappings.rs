@@ -11,6 +11,9 @@ use serde::Deserialize;
 const NAMES_BEFORE: usize = 4;
 /// Digits of a number: six bits of the first and five of each other make 32 and the sign.
 const MAX_DIGITS: u32 = 7;
+/// Longest source and name that is told, bytes: a path on Linux (`PATH_MAX`, include/uapi/linux/limits.h).
+/// Every place that is asked copies them, so longer ones could fill the memory.
+const MAX_TEXT: usize = 4096;
 
 /// What is wrong with a map.
 #[derive(Debug, thiserror::Error)]
@@ -175,11 +178,16 @@ fn original(map: &Json<'_>, segments: &[Segment]) -> Option<Original> {
     let (source, line, column) = segments.last()?.origin?;
     let source = map.sources.get(source as usize)?.as_deref()?;
     let name = |segment: &Segment| {
-        let name = map.names.get(segment.name? as usize)?.to_string();
-        Some(NamedToken { column: segment.column, name })
+        let name = map.names.get(segment.name? as usize)?;
+        (name.len() <= MAX_TEXT)
+            .then(|| NamedToken { column: segment.column, name: name.to_string() })
     };
     let names = segments.iter().rev().take(NAMES_BEFORE).filter_map(name).collect();
-    let source = match map.source_root.as_deref() {
+    let root = map.source_root.as_deref();
+    if source.len() + root.map_or(0, str::len) > MAX_TEXT {
+        return None;
+    }
+    let source = match root {
         None | Some("") => source.to_owned(),
         Some(root) => format!("{}/{source}", root.strip_suffix('/').unwrap_or(root)),
     };

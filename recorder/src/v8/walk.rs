@@ -133,6 +133,10 @@ impl<M: Memory> Walker<M> {
         let unwound = self.unwinder.unwind(dump, regions.mappings(), &mut machine);
         let mut ending = unwound.ending;
         self.strayed = unwound.strayed;
+        if ending == Ending::Truncated && ends_before_its_slots(dump, regions, &machine) {
+            // Nothing tells whose frame it is; that outer frames are missing is told anyway.
+            machine.pop();
+        }
         let mut key = self.stacks.key(dump, regions, &machine);
         let known = self.stacks.find(key, frames);
         if !known {
@@ -238,6 +242,18 @@ impl<M: Memory> Walker<M> {
     pub(super) fn unknown(&self, place: Place, why: Why) -> Frame {
         Frame::Unknown { address: place.ip, call: place.call, why }
     }
+}
+
+/// Whether the copy ends inside the outermost frame, and that is one which only its slots can name.
+fn ends_before_its_slots(
+    dump: &StackDump<'_>,
+    regions: &Regions,
+    machine: &[MachineFrame],
+) -> bool {
+    machine.last().filter(|_| machine.len() > 1).is_some_and(|last| {
+        matches!(regions.kind(last.pc()), Some(Kind::Builtins | Kind::PerhapsBuiltins))
+            && last.bp.checked_sub(16).is_none_or(|slot| dump.word(slot).is_none())
+    })
 }
 
 #[cfg(test)]

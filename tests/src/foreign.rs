@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::unistd::geteuid;
 
 use crate::binaries::{find_program, repository};
 use crate::command::run;
+use crate::kernel::{KernelTurn, note_inapplicable, take_turn};
 
 /// All that Node.js 18 of Debian 12 needs beyond what a Debian with any Node has.
 const PACKAGES: [&str; 12] = [
@@ -118,6 +119,20 @@ pub fn is_possible() -> bool {
         && Path::new("/").join(LIBRARIES).is_dir()
         && geteuid().is_root()
         && ["apt-get", "dpkg", "unshare"].iter().all(|program| find_program(program).is_some())
+}
+
+/// The turn of a test that needs this Node. On another system there is none: that is told and
+/// counted, and no failure.
+///
+/// # Errors
+/// If the packages are not unpacked, or like [`take_turn`].
+pub fn debian_turn(test: &str) -> Result<Option<(KernelTurn, DebianNode)>> {
+    if !is_possible() {
+        note_inapplicable(test, &anyhow!("these packages are of Debian 12, and unpacked by root"))?;
+        return Ok(None);
+    }
+    let Some(turn) = take_turn(test, &["unshare"])? else { return Ok(None) };
+    Ok(Some((turn, DebianNode::find()?)))
 }
 
 fn folder() -> PathBuf {

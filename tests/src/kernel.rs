@@ -73,6 +73,15 @@ pub fn note_inapplicable(test: &str, reason: &Error) -> Result<()> {
     Ok(())
 }
 
+/// Says something that the log of a passing test shows too: libtest keeps what `println!` says.
+///
+/// # Errors
+/// If standard error cannot be written.
+pub fn tell(text: &str) -> Result<()> {
+    std::io::stderr().write_all(format!("FIGURES {text}\n").as_bytes())?;
+    Ok(())
+}
+
 /// The dynamic events in tracefs that belong to any `nrec`: the recorder's group names begin so.
 ///
 /// # Errors

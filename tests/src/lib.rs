@@ -5,10 +5,12 @@
 //! product's crates: a test that compares our code with our code proves little.
 
 pub mod binaries;
+pub mod call_sites;
 pub mod command;
 pub mod events;
 pub mod foreign;
 pub mod kernel;
+pub mod nodes;
 pub mod perf;
 pub mod recording;
 pub mod report;

@@ -120,6 +120,13 @@ pub struct Frame {
     pub line: Option<u64>,
     /// The column, from 1.
     pub column: Option<u64>,
+    /// The line where the function begins.
+    pub defined_line: Option<u64>,
+    /// The column where the function begins.
+    pub defined_column: Option<u64>,
+    /// Whether it has no machine frame of its own.
+    #[serde(default)]
+    pub inlined: bool,
     /// The binary.
     pub module: Option<String>,
 }

@@ -76,11 +76,11 @@ pub fn compare(observer: &str, truth: &Opens, seen: &Opens) -> Result<()> {
 /// `sites` is the log of `error-stack.js`: the callers of its function `probe`, innermost first. In
 /// the event, Node's `openSync` and `probe` itself lie on top of them. Frames that V8 adds for
 /// `await` and frames of functions without JavaScript code (`Array.map`) are left out of both.
-/// In Node's own scripts only the file is compared: their functions' names are inferred in two ways.
+/// In Node's own scripts no names are compared: their functions' names are inferred in two ways.
 ///
 /// # Errors
 /// With both stacks.
-pub fn compare_stack(sites: &[Value], frames: &[Frame]) -> Result<()> {
+pub fn compare_stack(sites: &[Value], frames: &[Frame], source: NameSource) -> Result<()> {
     let truth: Vec<_> = sites.iter().filter_map(described_site).collect();
     let mut seen: Vec<_> = frames.iter().filter(|frame| frame.kind == "js").collect();
     let Some(probe) = seen.iter().position(|frame| frame.function.as_deref() == Some("probe"))
@@ -92,10 +92,12 @@ pub fn compare_stack(sites: &[Value], frames: &[Frame]) -> Result<()> {
     }
     seen.drain(..=probe);
     let equal = truth.len() == seen.len()
-        && truth.iter().zip(&seen).all(|((function, file), frame)| {
-            let nodes_own = is_nodes_own(file);
-            frame.file.as_deref() == Some(file)
-                && (nodes_own || named(frame.function.as_deref()) == named(*function))
+        && truth.iter().zip(&seen).all(|(site, frame)| {
+            let nodes_own = is_nodes_own(site.file);
+            let at_place = (frame.line, frame.column) == (site.line, site.column);
+            frame.file.as_deref() == Some(site.file)
+                && (nodes_own || named(frame.function.as_deref()) == named(site.function))
+                && (source == NameSource::PerfMap || at_place)
         });
     if !equal {
         bail!("the target saw {truth:#?}\nand we say {seen:#?}");
@@ -103,13 +105,35 @@ pub fn compare_stack(sites: &[Value], frames: &[Frame]) -> Result<()> {
     Ok(())
 }
 
-fn described_site(site: &Value) -> Option<(Option<&str>, &str)> {
+/// Where the names of JavaScript frames come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameSource {
+    /// V8's perf map: the lines are those where the functions begin.
+    PerfMap,
+    /// V8's heap: the lines are those that are executed, and are compared, columns included.
+    Heap,
+}
+
+#[derive(Debug)]
+struct Site<'a> {
+    function: Option<&'a str>,
+    file: &'a str,
+    line: Option<u64>,
+    column: Option<u64>,
+}
+
+fn described_site(site: &Value) -> Option<Site<'_>> {
     let is_set = |key: &str| site.get(key).and_then(Value::as_bool).unwrap_or(false);
     if is_set("native") || is_set("async") {
         return None;
     }
-    let file = site.get("file")?.as_str()?;
-    Some((site.get("function").and_then(Value::as_str), file))
+    let number = |key: &str| site.get(key).and_then(Value::as_u64);
+    Some(Site {
+        function: site.get("function").and_then(Value::as_str),
+        file: site.get("file")?.as_str()?,
+        line: number("line"),
+        column: number("column"),
+    })
 }
 
 fn is_nodes_own(file: &str) -> bool {
@@ -181,6 +205,9 @@ mod tests {
             frame("js", "(anonymous)", "/app.js"),
             frame("js", "load", "node:loader"),
         ];
+        let compare_stack = |sites: &[Value], frames: &[Frame]| {
+            super::compare_stack(sites, frames, NameSource::PerfMap)
+        };
         assert!(compare_stack(&sites, &good).is_ok());
         for index in 2..good.len() {
             if good[index].kind == "js" {
@@ -196,5 +223,17 @@ mod tests {
         let mut renamed = good.to_vec();
         renamed[3].function = Some("outer".to_owned());
         assert!(compare_stack(&sites, &renamed).is_err());
+    }
+
+    #[test]
+    fn names_from_the_heap_come_with_the_executing_place() {
+        let sites = [json!({"function": "inner", "file": "/app.js", "line": 5, "column": 7})];
+        let at = |line, column| {
+            let inner = Frame { line, column, ..frame("js", "inner", "/app.js") };
+            let frames = [frame("js", "probe", "/app.js"), inner];
+            compare_stack(&sites, &frames, NameSource::Heap).is_ok()
+        };
+        assert!(at(Some(5), Some(7)));
+        assert!(!at(Some(4), Some(7)) && !at(Some(5), Some(8)) && !at(None, None));
     }
 }

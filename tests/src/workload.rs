@@ -31,8 +31,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Starts `fixtures/workloads/NAME` with [`PERF_FLAGS`] and waits until it is ready. It then
-    /// waits for [`Workload::go`].
+    /// Starts `fixtures/workloads/NAME` and waits until it is ready. It then waits for
+    /// [`Workload::go`].
     ///
     /// # Errors
     /// If Node cannot be started or the workload ends before it is ready.
@@ -45,8 +45,31 @@ impl Workload {
     /// # Errors
     /// If Node cannot be started or the workload ends before it is ready.
     pub fn start_with(node: &Path, name: &str, folder: &Path, options: &[&str]) -> Result<Self> {
+        Self::start_flagged(node, &[], name, folder, options)
+    }
+
+    /// Like [`Workload::start`], with [`PERF_FLAGS`].
+    ///
+    /// # Errors
+    /// If Node cannot be started or the workload ends before it is ready.
+    pub fn start_mapped(name: &str, folder: &Path, options: &[&str]) -> Result<Self> {
+        let node = binaries::require_program("node")?;
+        Self::start_flagged(&node, &PERF_FLAGS, name, folder, options)
+    }
+
+    /// Like [`Workload::start_with`], with flags for Node.
+    ///
+    /// # Errors
+    /// If Node cannot be started or the workload ends before it is ready.
+    pub fn start_flagged(
+        node: &Path,
+        flags: &[&str],
+        name: &str,
+        folder: &Path,
+        options: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(node);
-        command.args(PERF_FLAGS).arg(binaries::fixture("workloads").join(name)).arg(folder);
+        command.args(flags).arg(binaries::fixture("workloads").join(name)).arg(folder);
         Self::start_command(command.args(options))
     }
 
@@ -65,9 +88,17 @@ impl Workload {
     /// # Errors
     /// If it cannot be started: `npm ci` has perhaps not been run.
     pub fn start_application() -> Result<(Self, u16)> {
+        Self::start_flagged_application(&[])
+    }
+
+    /// Like [`Workload::start_application`], with flags for Node.
+    ///
+    /// # Errors
+    /// If it cannot be started: `npm ci` has perhaps not been run.
+    pub fn start_flagged_application(flags: &[&str]) -> Result<(Self, u16)> {
         let mut command = Command::new(binaries::require_program("node")?);
         command
-            .args(PERF_FLAGS)
+            .args(flags)
             .arg(binaries::fixture("app/server.js"))
             .envs([("PORT", "0"), ("EXIT_WITH_STDIN", "1")]);
         let workload = Self::spawn(&mut command)?;
@@ -77,6 +108,34 @@ impl Workload {
             .and_then(|port| port.parse().ok())
             .with_context(|| format!("the application said {line:?}"))?;
         Ok((workload, port))
+    }
+
+    /// Starts a script that does not speak JSON, and waits until it says `ready`.
+    ///
+    /// # Errors
+    /// If it cannot be started or says something else.
+    pub fn start_plain(command: &mut Command) -> Result<Self> {
+        let workload = Self::spawn(command)?;
+        match workload.next_line()? {
+            Some(line) if line == "ready" => Ok(workload),
+            other => bail!("the script said {other:?} instead of ready"),
+        }
+    }
+
+    /// Waits for the next line of a script that does not speak JSON.
+    ///
+    /// # Errors
+    /// If it ends before, or says nothing within [`PATIENCE`].
+    pub fn wait_line(&self) -> Result<String> {
+        self.next_line()?.context("the script ended too early")
+    }
+
+    /// Waits for the end, whatever the status.
+    ///
+    /// # Errors
+    /// If it does not end within [`PATIENCE`].
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        self.wait()
     }
 
     /// The process id.
@@ -228,12 +287,18 @@ fn members_of_group(group: u32) -> Vec<u64> {
     entries.filter_map(member).collect()
 }
 
-/// The command line that runs a workload with [`PERF_FLAGS`], for a recorder that launches it itself;
-/// the workload begins at once.
+/// The command line that runs a workload, for a recorder that launches it itself; the workload
+/// begins at once.
 #[must_use]
 pub fn node_command(name: &str, folder: &Path) -> Command {
+    flagged_node_command(&[], name, folder)
+}
+
+/// Like [`node_command`], with flags for Node.
+#[must_use]
+pub fn flagged_node_command(flags: &[&str], name: &str, folder: &Path) -> Command {
     let mut command = Command::new("node");
-    command.args(PERF_FLAGS).arg(binaries::fixture("workloads").join(name)).arg(folder);
+    command.args(flags).arg(binaries::fixture("workloads").join(name)).arg(folder);
     command.arg("--now");
     command
 }
@@ -251,7 +316,7 @@ mod tests {
     #[test]
     fn a_workload_runs_says_what_it_did_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut workload = Workload::start("opens-mixed.js", folder.path(), &[]).unwrap();
+        let mut workload = Workload::start_mapped("opens-mixed.js", folder.path(), &[]).unwrap();
         let pid = workload.pid();
         assert!(perf_map(u64::from(pid)).exists());
         workload.go().unwrap();
@@ -276,6 +341,5 @@ mod tests {
             Ok(state.map_or(Some(()), |state| state.contains(") Z ").then_some(())))
         })
         .unwrap();
-        assert!(!perf_map(u64::from(child)).exists());
     }
 }

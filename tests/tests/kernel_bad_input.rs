@@ -152,10 +152,10 @@ fn a_capture_with_flipped_bits_does_no_harm() -> Result<()> {
 
 fn check_refused_map(change: impl Fn(&Path) -> Result<()>) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut workload = Workload::start("error-stack.js", folder.path(), &["rounds=1"])?;
+    let mut workload = Workload::start_mapped("error-stack.js", folder.path(), &["rounds=1"])?;
     let map = perf_map(u64::from(workload.pid()));
     change(&map)?;
-    let recording = Recording::attach(workload.pid(), &["-e", "fs"])?;
+    let recording = Recording::attach(workload.pid(), &["-e", "fs", "--js=map"])?;
     workload.go()?;
     workload.finish()?;
     let recorded = recording.stop()?;
@@ -195,7 +195,7 @@ fn long_and_broken_lines_of_a_map_are_counted() -> Result<()> {
     let name = "long_and_broken_lines_of_a_map_are_counted";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
-    let mut workload = Workload::start("error-stack.js", folder.path(), &["rounds=1"])?;
+    let mut workload = Workload::start_mapped("error-stack.js", folder.path(), &["rounds=1"])?;
     let map = perf_map(u64::from(workload.pid()));
     let lines = format!("1000 10 JS:~{} a.js:1:1\nno line of a map\n", "n".repeat(1 << 20));
     fs::OpenOptions::new().append(true).open(&map)?.write_all(lines.as_bytes())?;

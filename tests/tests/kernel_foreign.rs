@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use harness::binaries::{fixture, require_program};
 use harness::command::run;
 use harness::events::file_events;
-use harness::foreign::{self, DebianNode};
-use harness::kernel::{KernelTurn, note_inapplicable, take_turn};
+use harness::foreign::{DebianNode, debian_turn};
+use harness::kernel::take_turn;
 use harness::recording::{Recorded, Recording, record_command};
 use harness::report::Report;
 use harness::truth::{Opens, compare, is_below, said_opens};
@@ -69,18 +69,8 @@ fn a_stripped_node_is_recorded_by_its_exported_functions() -> Result<()> {
     Ok(())
 }
 
-// On another system there is no such Node: that is told and counted, and no failure.
-fn debian_turn(name: &str) -> Result<Option<(KernelTurn, DebianNode)>> {
-    if !foreign::is_possible() {
-        note_inapplicable(name, &anyhow!("these packages are of Debian 12, and unpacked by root"))?;
-        return Ok(None);
-    }
-    let Some(turn) = take_turn(name, &["unshare"])? else { return Ok(None) };
-    Ok(Some((turn, DebianNode::find()?)))
-}
-
-fn words(script: &str, folder: &Path, more: &[&str]) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<std::ffi::OsString> = PERF_FLAGS.iter().map(Into::into).collect();
+fn words(flags: &[&str], script: &str, folder: &Path, more: &[&str]) -> Vec<std::ffi::OsString> {
+    let mut words: Vec<std::ffi::OsString> = flags.iter().map(Into::into).collect();
     words.push(fixture("workloads").join(script).into());
     words.push(folder.into());
     words.extend(more.iter().map(Into::into));
@@ -91,8 +81,19 @@ fn words(script: &str, folder: &Path, more: &[&str]) -> Vec<std::ffi::OsString> 
 fn a_shared_and_stripped_libuv_is_found_in_a_running_process() -> Result<()> {
     let name = "a_shared_and_stripped_libuv_is_found_in_a_running_process";
     let Some((_turn, node)) = debian_turn(name)? else { return Ok(()) };
+    check_running(&node, &[])
+}
+
+#[test]
+fn a_perf_map_names_the_functions_of_a_node_with_shared_libraries() -> Result<()> {
+    let name = "a_perf_map_names_the_functions_of_a_node_with_shared_libraries";
+    let Some((_turn, node)) = debian_turn(name)? else { return Ok(()) };
+    check_running(&node, &PERF_FLAGS)
+}
+
+fn check_running(node: &DebianNode, flags: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut command = node.command(words("opens-mixed.js", folder.path(), &[]));
+    let mut command = node.command(words(flags, "opens-mixed.js", folder.path(), &[]));
     let mut workload = Workload::start_command(&mut command)?;
     let maps = fs::read_to_string(format!("/proc/{}/maps", workload.pid()))?;
     assert!(maps.contains(&*node.libuv().to_string_lossy()), "another libuv is mapped: {maps}");
@@ -108,10 +109,20 @@ fn a_shared_and_stripped_libuv_is_found_when_it_is_loaded() -> Result<()> {
     let name = "a_shared_and_stripped_libuv_is_found_when_it_is_loaded";
     let Some((_turn, node)) = debian_turn(name)? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
+    let command = node.command(words(&[], "children.js", folder.path(), &["--now"]));
+    let (recorded, said) = record_command(&["-e", "fs"], &command)?;
+    check(&recorded.complete()?, folder.path(), "parent-", &said_opens(&said), "children.js")
+}
+
+#[test]
+fn a_perf_map_that_begins_while_recording_is_read() -> Result<()> {
+    let name = "a_perf_map_that_begins_while_recording_is_read";
+    let Some((_turn, node)) = debian_turn(name)? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
     // Not the workload with worker threads: in Node 18 each of them begins the perf map anew. The
     // children that a shell starts have no flags, hence no names.
-    let command = node.command(words("children.js", folder.path(), &["--now"]));
-    let (recorded, said) = record_command(&["-e", "fs"], &command)?;
+    let command = node.command(words(&PERF_FLAGS, "children.js", folder.path(), &["--now"]));
+    let (recorded, said) = record_command(&["-e", "fs", "--js=map"], &command)?;
     check(&recorded.complete()?, folder.path(), "parent-", &said_opens(&said), "children.js")
 }
 
@@ -136,11 +147,22 @@ exec chroot "$root" /node "$@""#;
 fn a_process_in_a_container_is_recorded_from_outside() -> Result<()> {
     let name = "a_process_in_a_container_is_recorded_from_outside";
     let Some(_turn) = take_turn(name, &["node", "unshare", "chroot"])? else { return Ok(()) };
+    check_container(&[])
+}
+
+#[test]
+fn the_perf_map_of_a_container_is_read_from_outside() -> Result<()> {
+    let name = "the_perf_map_of_a_container_is_read_from_outside";
+    let Some(_turn) = take_turn(name, &["node", "unshare", "chroot"])? else { return Ok(()) };
+    check_container(&PERF_FLAGS)
+}
+
+fn check_container(flags: &[&str]) -> Result<()> {
     let root = tempfile::tempdir()?;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER]);
     command.arg(root.path()).arg(fs::canonicalize(require_program("node")?)?);
-    command.arg(fixture("workloads")).args(PERF_FLAGS);
+    command.arg(fixture("workloads")).args(flags);
     command.args(["/workloads/opens-mixed.js", "/tmp/files"]);
     let mut workload = Workload::start_command(&mut command)?;
     let pid = workload.node_pid()?;
@@ -149,7 +171,7 @@ fn a_process_in_a_container_is_recorded_from_outside() -> Result<()> {
     let inner: u64 =
         inner.and_then(|ids| ids.split_whitespace().last()?.parse().ok()).context("no NSpid")?;
     assert_ne!(u64::from(pid), inner, "it has no process ids of its own");
-    // The names come from the container's /tmp, or from nowhere.
+    // A perf map is in the container's /tmp or nowhere.
     assert!(!perf_map(u64::from(pid)).exists() && !perf_map(inner).exists());
     let recording = Recording::attach(pid, &["-e", "fs"])?;
     workload.go()?;

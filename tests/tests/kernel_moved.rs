@@ -9,12 +9,23 @@ use harness::binaries::require_program;
 use harness::kernel::take_turn;
 use harness::recording::Recording;
 use harness::report::nanalyze;
-use harness::workload::{Workload, perf_map};
+use harness::workload::{PERF_FLAGS, Workload, perf_map};
 
 #[test]
 fn the_report_needs_nothing_of_the_recorded_machine() -> Result<()> {
     let name = "the_report_needs_nothing_of_the_recorded_machine";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    check(&[])
+}
+
+#[test]
+fn the_report_does_not_need_the_perf_map_again() -> Result<()> {
+    let name = "the_report_does_not_need_the_perf_map_again";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    check(&PERF_FLAGS)
+}
+
+fn check(flags: &[&str]) -> Result<()> {
     let place = tempfile::tempdir()?;
     let home = place.path().join("here");
     fs::create_dir(&home)?;
@@ -24,7 +35,7 @@ fn the_report_needs_nothing_of_the_recorded_machine() -> Result<()> {
     let files = home.join("files");
     fs::create_dir(&files)?;
 
-    let mut workload = Workload::start_with(&node, "error-stack.js", &files, &[])?;
+    let mut workload = Workload::start_flagged(&node, flags, "error-stack.js", &files, &[])?;
     let map = perf_map(u64::from(workload.pid()));
     let recording = Recording::attach(workload.pid(), &["-e", "fs", "-e", "cpu"])?;
     workload.go()?;

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use harness::binaries::require_program;
 use harness::events::events_of;
 use harness::kernel::{left_dynamic_events, take_turn};
 use harness::perf::PerfRecording;
 use harness::recording::{Recorded, Recording, nrec};
 use harness::report::Report;
-use harness::truth::{compare, compare_stack, said_opens};
-use harness::workload::Workload;
+use harness::truth::{NameSource, compare, compare_stack, said_opens};
+use harness::workload::{PERF_FLAGS, Workload};
 use serde_json::Value;
 
 const OPEN_PROBE: &str = "uprobe:node:uv_fs_open req=%si:x64 path=+0(%dx):ustring flags=%cx:s32";
 
-fn record(workload: &str, event: &str) -> Result<(Recorded, Vec<Value>)> {
+fn record(flags: &[&str], workload: &str, event: &str) -> Result<(Recorded, Vec<Value>)> {
     let folder = tempfile::tempdir()?;
-    let mut workload = Workload::start(workload, folder.path(), &[])?;
+    let node = require_program("node")?;
+    let mut workload = Workload::start_flagged(&node, flags, workload, folder.path(), &[])?;
     let recording = Recording::attach(workload.pid(), &["-e", event])?;
     workload.go()?;
     let said = workload.finish()?;
@@ -27,7 +29,18 @@ fn record(workload: &str, event: &str) -> Result<(Recorded, Vec<Value>)> {
 fn the_stack_of_a_probe_is_the_one_that_the_target_sees() -> Result<()> {
     let name = "the_stack_of_a_probe_is_the_one_that_the_target_sees";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
-    let (recorded, said) = record("error-stack.js", OPEN_PROBE)?;
+    check_stacks(&[], NameSource::Heap)
+}
+
+#[test]
+fn the_stack_of_a_probe_is_named_by_a_perf_map() -> Result<()> {
+    let name = "the_stack_of_a_probe_is_named_by_a_perf_map";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    check_stacks(&PERF_FLAGS, NameSource::PerfMap)
+}
+
+fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
+    let (recorded, said) = record(flags, "error-stack.js", OPEN_PROBE)?;
     let events = events_of(&recorded.capture(), "probe")?;
     let probes: Vec<_> = said.iter().filter(|record| record.get("probe").is_some()).collect();
     assert!(probes.len() > 80, "the workload made only {} probes", probes.len());
@@ -40,7 +53,8 @@ fn the_stack_of_a_probe_is_the_one_that_the_target_sees() -> Result<()> {
         assert_eq!(event.args["flags"], 0, "{:?}", event.args);
         assert!(event.args["req"].as_u64().is_some_and(|address| address > 0));
         let sites = probe["frames"].as_array().context("the log has no call sites")?;
-        compare_stack(sites, &event.frames).with_context(|| format!("at {}", probe["label"]))?;
+        compare_stack(sites, &event.frames, source)
+            .with_context(|| format!("at {}", probe["label"]))?;
     }
     Ok(())
 }
@@ -50,7 +64,7 @@ fn a_return_probe_gives_the_results() -> Result<()> {
     let name = "a_return_probe_gives_the_results";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
     let event = "uretprobe:node:uv_fs_open ret=$retval:s32";
-    let (recorded, said) = record("opens-mixed.js", event)?;
+    let (recorded, said) = record(&[], "opens-mixed.js", event)?;
     // errno(3), and asm-generic/errno*.h; an asynchronous request returns 0 when it is queued.
     let numbers = [
         ("ENOENT", -2),
@@ -148,7 +162,7 @@ fn a_perf_data_with_the_same_probes_gives_the_same_opens() -> Result<()> {
     let name = "a_perf_data_with_the_same_probes_gives_the_same_opens";
     let Some(_turn) = take_turn(name, &["node", "perf"])? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
-    let mut workload = Workload::start("opens-mixed.js", folder.path(), &[])?;
+    let mut workload = Workload::start_mapped("opens-mixed.js", folder.path(), &[])?;
     let perf = PerfRecording::attach(workload.pid())?;
     let ours = Recording::attach(workload.pid(), &["-e", "fs"])?;
     workload.go()?;

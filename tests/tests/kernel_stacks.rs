@@ -9,16 +9,28 @@ use harness::events::{Event, file_events};
 use harness::kernel::take_turn;
 use harness::recording::Recording;
 use harness::report::Report;
-use harness::truth::compare_stack;
-use harness::workload::Workload;
+use harness::truth::{NameSource, compare_stack};
+use harness::workload::{PERF_FLAGS, Workload};
 use serde_json::Value;
 
 #[test]
 fn stacks_are_those_that_the_target_itself_sees() -> Result<()> {
     let name = "stacks_are_those_that_the_target_itself_sees";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    check_stacks(&[], NameSource::Heap)
+}
+
+#[test]
+fn stacks_from_a_perf_map_are_those_that_the_target_itself_sees() -> Result<()> {
+    let name = "stacks_from_a_perf_map_are_those_that_the_target_itself_sees";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    check_stacks(&PERF_FLAGS, NameSource::PerfMap)
+}
+
+fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut workload = Workload::start("error-stack.js", folder.path(), &[])?;
+    let node = require_program("node")?;
+    let mut workload = Workload::start_flagged(&node, flags, "error-stack.js", folder.path(), &[])?;
     let recording = Recording::attach(workload.pid(), &["-e", "fs"])?;
     workload.go()?;
     let said = workload.finish()?;
@@ -29,7 +41,8 @@ fn stacks_are_those_that_the_target_itself_sees() -> Result<()> {
     for probe in probes {
         let event = only_event_of(&events, &probe["open"])?;
         let sites = probe["frames"].as_array().context("the log has no call sites")?;
-        compare_stack(sites, &event.frames).with_context(|| format!("at {}", probe["label"]))?;
+        compare_stack(sites, &event.frames, source)
+            .with_context(|| format!("at {}", probe["label"]))?;
     }
     check_quality(&Report::of(&recorded.capture())?);
     Ok(())
@@ -42,7 +55,7 @@ fn only_event_of<'a>(events: &'a [Event], path: &Value) -> Result<&'a Event> {
     Ok(event)
 }
 
-// With both V8 flags: at least 99.9 % of the JavaScript frames with function, file and line.
+// At least 99.9 % of the JavaScript frames with function, file and line.
 fn check_quality(report: &Report) {
     let frames = &report.stacks.js_frames;
     assert!(frames.total > 500, "only {} JavaScript frames", frames.total);
@@ -60,10 +73,23 @@ fn check_quality(report: &Report) {
 fn frames_of_the_application_have_names() -> Result<()> {
     let name = "frames_of_the_application_have_names";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
-    let (mut application, port) = Workload::start_application()?;
+    check_application(&[], 0)
+}
+
+#[test]
+fn frames_of_the_application_have_names_from_a_perf_map() -> Result<()> {
+    let name = "frames_of_the_application_have_names_from_a_perf_map";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
     // A function of Node's own snapshot has no address of its own before V8 compiles it: `emit` is
     // one, and is on most stacks here. After some requests it is compiled.
-    send_traffic(port, 200)?;
+    check_application(&PERF_FLAGS, 200)
+}
+
+fn check_application(flags: &[&str], requests_before: u32) -> Result<()> {
+    let (mut application, port) = Workload::start_flagged_application(flags)?;
+    if requests_before > 0 {
+        send_traffic(port, requests_before)?;
+    }
     let recording = Recording::attach(application.pid(), &["-e", "cpu", "-e", "fs", "-F", "999"])?;
     send_traffic(port, 300)?;
     let recorded = recording.stop()?.complete()?;

@@ -1,14 +1,13 @@
 //! The whole product on the fixture application: record it under load, report, draw.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use harness::binaries::{fixture, repository};
 use harness::command::Running;
 use harness::kernel::TRACEFS;
-use harness::workload::{Workload, perf_map};
+use harness::workload::Workload;
 
 use crate::setup;
 use crate::steps::{announce, cargo, run_visibly, target_folder};
@@ -39,10 +38,9 @@ pub(crate) fn run() -> Result<()> {
     let flamegraph = results.join("flame.svg");
 
     announce("starting the application of fixtures/app and sending requests");
-    // All are ended when this function is left. An interrupt does not leave it but ends this task:
-    // then the application ends with its standard input, and the sweeper removes its perf map.
+    // Both are ended when this function is left. An interrupt does not leave it but ends this task:
+    // then the application ends with its standard input.
     let (application, port) = Workload::start_application()?;
-    let _sweeper = start_sweeper(application.pid())?;
     let mut traffic = Command::new("node");
     traffic.arg(fixture("app/traffic.js"));
     let _traffic =
@@ -67,19 +65,6 @@ pub(crate) fn run() -> Result<()> {
     println!("capture:    {}", shown(&capture));
     println!("flamegraph: {} (open it in a browser)", shown(&flamegraph));
     Ok(())
-}
-
-// Waits for the end of its standard input, that is of this task, and of the application; in a process
-// group of its own, so that an interrupt from the terminal does not reach it.
-fn start_sweeper(application: u32) -> Result<Child> {
-    const SCRIPT: &str = r#"cat > /dev/null
-        while kill -0 "$0" 2> /dev/null; do sleep 0.1; done
-        rm -f "$1""#;
-    let mut sweeper = Command::new("sh");
-    sweeper.args(["-c", SCRIPT, &application.to_string()]);
-    sweeper.arg(perf_map(u64::from(application))).stdin(Stdio::piped()).process_group(0);
-    sweeper.stdout(Stdio::null()).stderr(Stdio::null());
-    sweeper.spawn().context("cannot start a shell")
 }
 
 // Exit code 1 means that something is missing from the result, which the program has said itself.

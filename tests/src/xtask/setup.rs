@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use harness::binaries::{find_program, fixture};
-use harness::foreign;
+use harness::binaries::{find_program, fixture, repository};
 use harness::kernel::TRACEFS;
+use harness::{foreign, nodes};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::geteuid;
 
@@ -24,8 +24,19 @@ pub(crate) fn everything() -> Result<()> {
     application()?;
     tracefs()?;
     test_programs()?;
+    told("the packages of fixtures/v8-truth", install_packages(&fixture("v8-truth")));
+    if nodes::is_possible() {
+        told("other versions of Node.js", other_nodes());
+    }
     foreign_node();
     Ok(())
+}
+
+// What only some tests need: each of them says itself that it is missing.
+fn told(what: &str, result: Result<()>) {
+    if let Err(error) = result {
+        println!("cannot install {what}: {error:#}");
+    }
 }
 
 /// Node, npm, and the packages of the fixture application.
@@ -38,18 +49,33 @@ pub(crate) fn application() -> Result<()> {
             );
         }
     }
-    let folder = fixture("app");
+    install_packages(&fixture("app"))
+}
+
+// What the lock file of a folder says, once. No package's own script is run.
+fn install_packages(folder: &Path) -> Result<()> {
     let lock = fs::read(folder.join("package-lock.json")).context("cannot read the lock file")?;
     // The stamp is the lock file of the installed packages.
     let stamp = folder.join("node_modules/.installed-lock");
     if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    announce("npm ci in fixtures/app");
+    let name = folder.strip_prefix(repository()).unwrap_or(folder);
+    announce(&format!("npm ci in {}", name.display()));
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder);
-    run_visibly(npm.stdin(Stdio::null()))?;
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    run_visibly(npm.current_dir(folder).stdin(Stdio::null()))?;
     fs::write(&stamp, lock).context("cannot write the stamp of the installed packages")
+}
+
+// Nearly 1 GB: below target/, where `cargo clean` removes it.
+fn other_nodes() -> Result<()> {
+    let (from, to) = (fixture("nodes"), nodes::folder());
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    for file in ["package.json", "package-lock.json", ".npmrc"] {
+        fs::copy(from.join(file), to.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    install_packages(&to)
 }
 
 /// tracefs, which holds the dynamic events.

@@ -69,7 +69,7 @@ fn observers() -> Vec<Observer> {
 fn measure(observer: Observer, tools: &Tools, probes: &PerfProbes, drawn: bool) -> Result<Cost> {
     let folder = tempfile::tempdir()?;
     let count = format!("count={OPENS}");
-    let mut workload = Workload::start("open-loop.js", folder.path(), &[&count])?;
+    let mut workload = Workload::start_mapped("open-loop.js", folder.path(), &[&count])?;
     let watched = Watched::start(observer, workload.pid(), tools, probes, folder.path())?;
     workload.go()?;
     let said = workload.finish()?;

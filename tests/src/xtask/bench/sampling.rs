@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use harness::command::run as run_quietly;
-use harness::workload::Workload;
+use harness::workload::{PERF_FLAGS, Workload};
 
 use super::drawing::{Drawings, draw};
 use super::figures::{Spread, float, ratio, shown};
@@ -47,7 +47,7 @@ pub(crate) fn run(tools: &Tools, probes: &PerfProbes) -> Result<()> {
 
 fn measure(observer: Observer, tools: &Tools, probes: &PerfProbes) -> Result<Cost> {
     let folder = tempfile::tempdir()?;
-    let (mut workload, port) = Workload::start_application()?;
+    let (mut workload, port) = Workload::start_flagged_application(&PERF_FLAGS)?;
     let mut client = Client::connect(port)?;
     client.ask_for(WARM_UP)?;
     let watched = Watched::start(observer, workload.pid(), tools, probes, folder.path())?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -54,6 +54,17 @@ pub fn events_of(capture: &Path, event: &str) -> Result<Vec<Event>> {
     let words = ["events", "-e", event, "--json", "--stacks"];
     let outcome = nanalyze(&words, capture)?.expect_code(0)?;
     parse_events(&outcome.stdout)
+}
+
+/// The event with this path.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub fn only_event_of<'a>(events: &'a [Event], path: &Value) -> Result<&'a Event> {
+    let mut found = events.iter().filter(|event| event.args.get("path") == Some(path));
+    let event = found.next().with_context(|| format!("no event has the path {path}"))?;
+    ensure!(found.next().is_none(), "two events have the path {path}");
+    Ok(event)
 }
 
 /// Reads JSON lines.

@@ -180,6 +180,16 @@ impl Workload {
         self.hear_until(|record| record.get("done").is_some())
     }
 
+    /// Waits until a workload that was started with `--stay` has done its work, and returns all that it
+    /// said.
+    ///
+    /// # Errors
+    /// Like [`Workload::wait_done`].
+    pub fn finish_and_stay(&mut self) -> Result<Vec<Value>> {
+        self.wait_done()?;
+        Ok(self.said.clone())
+    }
+
     /// Waits for the end and returns all that the workload and its children said. The perf map stays,
     /// as it does in real life, until the workload is dropped: a recorder may still be reading it.
     ///

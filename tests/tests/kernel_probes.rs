@@ -15,13 +15,17 @@ use serde_json::Value;
 
 const OPEN_PROBE: &str = "uprobe:node:uv_fs_open req=%si:x64 path=+0(%dx):ustring flags=%cx:s32";
 
-fn record(flags: &[&str], workload: &str, event: &str) -> Result<(Recorded, Vec<Value>)> {
+fn record(
+    flags: &[&str],
+    workload: &str,
+    options: &[&str],
+) -> Result<(Recorded, Vec<Value>)> {
     let folder = tempfile::tempdir()?;
     let node = require_program("node")?;
-    let mut workload = Workload::start_flagged(&node, flags, workload, folder.path(), &[])?;
-    let recording = Recording::attach(workload.pid(), &["-e", event])?;
+    let mut workload = Workload::start_flagged(&node, flags, workload, folder.path(), &["--stay"])?;
+    let recording = Recording::attach(workload.pid(), options)?;
     workload.go()?;
-    let said = workload.finish()?;
+    let said = workload.finish_and_stay()?;
     Ok((recording.stop()?.complete()?, said))
 }
 
@@ -40,7 +44,7 @@ fn the_stack_of_a_probe_is_named_by_a_perf_map() -> Result<()> {
 }
 
 fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
-    let (recorded, said) = record(flags, "error-stack.js", OPEN_PROBE)?;
+    let (recorded, said) = record(flags, "error-stack.js", &["-e", OPEN_PROBE, "--stack-size=24k"])?;
     let events = events_of(&recorded.capture(), "probe")?;
     let probes: Vec<_> = said.iter().filter(|record| record.get("probe").is_some()).collect();
     assert!(probes.len() > 80, "the workload made only {} probes", probes.len());
@@ -64,7 +68,7 @@ fn a_return_probe_gives_the_results() -> Result<()> {
     let name = "a_return_probe_gives_the_results";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
     let event = "uretprobe:node:uv_fs_open ret=$retval:s32";
-    let (recorded, said) = record(&[], "opens-mixed.js", event)?;
+    let (recorded, said) = record(&[], "opens-mixed.js", &["-e", event])?;
     // errno(3), and asm-generic/errno*.h; an asynchronous request returns 0 when it is queued.
     let numbers = [
         ("ENOENT", -2),

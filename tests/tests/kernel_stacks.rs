@@ -5,13 +5,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use harness::binaries::{fixture, require_program};
 use harness::command::run;
-use harness::events::{Event, file_events};
+use harness::events::{file_events, only_event_of};
 use harness::kernel::take_turn;
 use harness::recording::Recording;
 use harness::report::Report;
 use harness::truth::{NameSource, compare_stack};
 use harness::workload::{PERF_FLAGS, Workload};
-use serde_json::Value;
 
 #[test]
 fn stacks_are_those_that_the_target_itself_sees() -> Result<()> {
@@ -30,10 +29,11 @@ fn stacks_from_a_perf_map_are_those_that_the_target_itself_sees() -> Result<()> 
 fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = require_program("node")?;
-    let mut workload = Workload::start_flagged(&node, flags, "error-stack.js", folder.path(), &[])?;
-    let recording = Recording::attach(workload.pid(), &["-e", "fs"])?;
+    let mut workload = Workload::start_flagged(&node, flags, "error-stack.js", folder.path(), &["--stay"])?;
+    let recording =
+        Recording::attach(workload.pid(), &["-e", "fs", "--stack-size=24k"])?;
     workload.go()?;
-    let said = workload.finish()?;
+    let said = workload.finish_and_stay()?;
     let recorded = recording.stop()?.complete()?;
     let events = file_events(&recorded.capture())?;
     let probes: Vec<_> = said.iter().filter(|record| record.get("probe").is_some()).collect();
@@ -46,13 +46,6 @@ fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
     }
     check_quality(&Report::of(&recorded.capture())?);
     Ok(())
-}
-
-fn only_event_of<'a>(events: &'a [Event], path: &Value) -> Result<&'a Event> {
-    let mut found = events.iter().filter(|event| event.args.get("path") == Some(path));
-    let event = found.next().with_context(|| format!("no event has the path {path}"))?;
-    anyhow::ensure!(found.next().is_none(), "two events have the path {path}");
-    Ok(event)
 }
 
 // At least 99.9 % of the JavaScript frames with function, file and line.

@@ -54,10 +54,10 @@ fn a_stripped_node_is_recorded_by_its_exported_functions() -> Result<()> {
     fs::set_permissions(&node, fs::Permissions::from_mode(0o755))?;
     let files = place.path().join("files");
     fs::create_dir(&files)?;
-    let mut workload = Workload::start_with(&node, "opens-mixed.js", &files, &[])?;
+    let mut workload = Workload::start_with(&node, "opens-mixed.js", &files, &["--stay"])?;
     let recording = Recording::attach(workload.pid(), &["-e", "fs"])?;
     workload.go()?;
-    let said = workload.finish()?;
+    let said = workload.finish_and_stay()?;
     let recorded = recording.stop()?.complete()?;
     check(&recorded, &files, "", &said_opens(&said), "opens-mixed.js")?;
 
@@ -93,13 +93,13 @@ fn a_perf_map_names_the_functions_of_a_node_with_shared_libraries() -> Result<()
 
 fn check_running(node: &DebianNode, flags: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut command = node.command(words(flags, "opens-mixed.js", folder.path(), &[]));
+    let mut command = node.command(words(flags, "opens-mixed.js", folder.path(), &["--stay"]));
     let mut workload = Workload::start_command(&mut command)?;
     let maps = fs::read_to_string(format!("/proc/{}/maps", workload.pid()))?;
     assert!(maps.contains(&*node.libuv().to_string_lossy()), "another libuv is mapped: {maps}");
     let recording = Recording::attach(workload.pid(), &["-e", "fs"])?;
     workload.go()?;
-    let said = workload.finish()?;
+    let said = workload.finish_and_stay()?;
     let recorded = recording.stop()?.complete()?;
     check(&recorded, folder.path(), "", &said_opens(&said), "opens-mixed.js")
 }
@@ -163,7 +163,7 @@ fn check_container(flags: &[&str]) -> Result<()> {
     command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER]);
     command.arg(root.path()).arg(fs::canonicalize(require_program("node")?)?);
     command.arg(fixture("workloads")).args(flags);
-    command.args(["/workloads/opens-mixed.js", "/tmp/files"]);
+    command.args(["/workloads/opens-mixed.js", "/tmp/files", "--stay"]);
     let mut workload = Workload::start_command(&mut command)?;
     let pid = workload.node_pid()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -175,7 +175,7 @@ fn check_container(flags: &[&str]) -> Result<()> {
     assert!(!perf_map(u64::from(pid)).exists() && !perf_map(inner).exists());
     let recording = Recording::attach(pid, &["-e", "fs"])?;
     workload.go()?;
-    let said = workload.finish()?;
+    let said = workload.finish_and_stay()?;
     let recorded = recording.stop()?.complete()?;
     check(&recorded, Path::new("/tmp/files"), "", &said_opens(&said), "opens-mixed.js")
 }

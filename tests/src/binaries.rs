@@ -39,6 +39,14 @@ pub fn nanalyze() -> Result<PathBuf> {
     binary("nanalyze")
 }
 
+/// An example program of the recorder that is built with it.
+///
+/// # Errors
+/// If it is not built.
+pub fn example(name: &str) -> Result<PathBuf> {
+    binary(&format!("examples/{name}"))
+}
+
 /// The first executable file called `name` in the folders of `PATH`.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {

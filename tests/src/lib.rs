@@ -6,6 +6,7 @@
 
 pub mod binaries;
 pub mod call_sites;
+pub mod capture;
 pub mod command;
 pub mod events;
 pub mod foreign;
@@ -15,6 +16,7 @@ pub mod perf;
 pub mod recording;
 pub mod report;
 pub mod schema;
+pub mod scribble;
 pub mod strace;
 pub mod strace_log;
 pub mod truth;

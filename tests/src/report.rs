@@ -79,6 +79,8 @@ pub struct NamedFrames {
 pub struct Unresolved {
     /// Why.
     pub reason: String,
+    /// How many.
+    pub frames: u64,
 }
 
 /// All opens of one path.
@@ -129,6 +131,8 @@ pub struct Frame {
     pub inlined: bool,
     /// The binary.
     pub module: Option<String>,
+    /// Why it has no name.
+    pub unresolved: Option<String>,
 }
 
 impl Report {
@@ -149,6 +153,23 @@ impl Report {
         let value: Value = serde_json::from_str(json).context("the report is not JSON")?;
         schema::check_report(&value)?;
         Ok(serde_json::from_value(value)?)
+    }
+
+    /// Frames without a name for this reason.
+    #[must_use]
+    pub fn unresolved(&self, reason: &str) -> u64 {
+        let entries = self.stacks.unresolved.iter().filter(|entry| entry.reason == reason);
+        entries.map(|entry| entry.frames).sum()
+    }
+
+    /// JavaScript frames without a name, percent, but for those of a process that had ended before
+    /// it was read.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts of one test run")]
+    pub fn nameless_percent(&self) -> f64 {
+        let frames = &self.stacks.js_frames;
+        let nameless = frames.total - frames.named - self.unresolved("process-ended");
+        nameless as f64 * 100.0 / frames.total.max(1) as f64
     }
 
     /// The opens in the report, with their results.

@@ -15,11 +15,7 @@ use serde_json::Value;
 
 const OPEN_PROBE: &str = "uprobe:node:uv_fs_open req=%si:x64 path=+0(%dx):ustring flags=%cx:s32";
 
-fn record(
-    flags: &[&str],
-    workload: &str,
-    options: &[&str],
-) -> Result<(Recorded, Vec<Value>)> {
+fn record(flags: &[&str], workload: &str, options: &[&str]) -> Result<(Recorded, Vec<Value>)> {
     let folder = tempfile::tempdir()?;
     let node = require_program("node")?;
     let mut workload = Workload::start_flagged(&node, flags, workload, folder.path(), &["--stay"])?;
@@ -44,7 +40,8 @@ fn the_stack_of_a_probe_is_named_by_a_perf_map() -> Result<()> {
 }
 
 fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
-    let (recorded, said) = record(flags, "error-stack.js", &["-e", OPEN_PROBE, "--stack-size=24k"])?;
+    let (recorded, said) =
+        record(flags, "error-stack.js", &["-e", OPEN_PROBE, "--stack-size=24k"])?;
     let events = events_of(&recorded.capture(), "probe")?;
     let probes: Vec<_> = said.iter().filter(|record| record.get("probe").is_some()).collect();
     assert!(probes.len() > 80, "the workload made only {} probes", probes.len());

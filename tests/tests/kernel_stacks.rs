@@ -29,9 +29,9 @@ fn stacks_from_a_perf_map_are_those_that_the_target_itself_sees() -> Result<()> 
 fn check_stacks(flags: &[&str], source: NameSource) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let node = require_program("node")?;
-    let mut workload = Workload::start_flagged(&node, flags, "error-stack.js", folder.path(), &["--stay"])?;
-    let recording =
-        Recording::attach(workload.pid(), &["-e", "fs", "--stack-size=24k"])?;
+    let mut workload =
+        Workload::start_flagged(&node, flags, "error-stack.js", folder.path(), &["--stay"])?;
+    let recording = Recording::attach(workload.pid(), &["-e", "fs", "--stack-size=24k"])?;
     workload.go()?;
     let said = workload.finish_and_stay()?;
     let recorded = recording.stop()?.complete()?;

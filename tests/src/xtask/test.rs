@@ -70,7 +70,8 @@ fn check_all(environment: &[(&str, &str)]) -> Result<Counts> {
     announce("tidy");
     counts.add_check("tidy", tidy::run());
     announce("cargo build --release");
-    let words = ["build", "--release", "--quiet", "-p", "recorder", "-p", "analyzer"];
+    let words = ["build", "--release", "--quiet", "-p", "recorder", "-p", "analyzer", "--bins"];
+    let words = [&words[..], &["--example", "v8_truth"]].concat();
     counts.add_check("build", run_visibly(&mut cargo(&words)));
     announce("tests without the kernel");
     let pure = ["test", "--quiet", "--no-fail-fast", "-p", "formats", "-p", "recorder"];

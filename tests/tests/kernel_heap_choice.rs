@@ -54,7 +54,8 @@ fn without_a_source_of_names_the_opens_are_still_recorded() -> Result<()> {
 fn the_heap_can_be_asked_for() -> Result<()> {
     let name = "the_heap_can_be_asked_for";
     let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
-    let report = Report::of(&record_opens(&["--js=heap", "--stack-size=24k"])?.complete()?.capture())?;
+    let report =
+        Report::of(&record_opens(&["--js=heap", "--stack-size=24k"])?.complete()?.capture())?;
     let frames = &report.stacks.js_frames;
     ensure!(frames.total > 100 && frames.named == frames.total, "{:?}", report.stacks);
     Ok(())

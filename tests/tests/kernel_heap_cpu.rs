@@ -13,11 +13,11 @@ use harness::command::run;
 use harness::kernel::tell;
 use harness::nodes;
 use harness::recording::{Recorded, Recording, record_command};
-use harness::report::Report;
+use harness::report::{Report, nanalyze};
 use harness::workload::Workload;
 
 /// Frames without a name, percent at most: of a process that has run for a while.
-const STEADY: f64 = 0.2;
+const STEADY: f64 = 0.3;
 /// Of one that has just begun: its functions are young, and are moved before they are read.
 const BEGINNING: f64 = 15.0;
 
@@ -26,7 +26,11 @@ const OPTIONS: [&str; 4] = ["-e", "cpu", "-F", "999"];
 // `most`: percent of nameless frames at most. A process that ends within the recording loses the names
 // of what was not yet read: that is some tens of milliseconds.
 fn check(what: &str, recorded: &Recorded, most: f64) -> Result<()> {
-    let report = Report::of(&recorded.capture())?;
+    // On a busy machine a recorder that launches its target may come too late for a second.
+    let outcome = nanalyze(&["report", "--json"], &recorded.capture())?;
+    let report = Report::parse(&outcome.stdout)?;
+    let (lost, events) = (report.capture.lost, report.capture.events);
+    ensure!(lost * 2 < events, "{lost} lost, {events} recorded: {}", recorded.outcome.stderr);
     let frames = &report.stacks.js_frames;
     let ended = report.unresolved("process-ended");
     let reasons = report.stacks.unresolved.iter();
@@ -34,8 +38,7 @@ fn check(what: &str, recorded: &Recorded, most: f64) -> Result<()> {
         reasons.map(|entry| format!("{} {}", entry.reason, entry.frames)).collect();
     let percent = report.nameless_percent();
     tell(&format!(
-        "{what}: {} samples, {} JavaScript frames, {percent:.3} % nameless; {}",
-        report.capture.events,
+        "{what}: {events} samples, {lost} lost, {} JavaScript frames, {percent:.3} % nameless; {}",
         frames.total,
         reasons.join(", ")
     ))?;
@@ -141,9 +144,20 @@ fn compare_with_map(name: &str, version: u32) -> Result<()> {
         anyhow::bail!("not the figures of a comparison: {map}");
     };
     let (same, differs): (u64, u64) = (same.parse()?, differs.parse()?);
+    let nameless = nameless_differences(&outcome.stdout);
     ensure!(same > 5000, "only {same} frames were compared: {}", outcome.stdout);
-    ensure!(differs * 1000 <= same, "names differ from the map's: {}", outcome.stdout);
+    ensure!((differs - nameless) * 1000 <= same, "wrong names: {}", outcome.stdout);
+    ensure!(nameless * 200 <= same, "names that the map has are not read: {}", outcome.stdout);
     Ok(())
+}
+
+// `  28 ours " :0:0" map "…"`: the function was found, its name and script could not be read.
+fn nameless_differences(figures: &str) -> u64 {
+    let count = |line: &str| {
+        let (number, rest) = line.trim().split_once(" ours ")?;
+        if rest.starts_with("\" :0:0\"") { number.parse::<u64>().ok() } else { None }
+    };
+    figures.lines().filter_map(count).sum()
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn a_process_that_is_killed_loses_only_its_last_names() -> Result<()> {
         events.len(),
         report.nameless_percent()
     ))?;
-    ensure!(report.nameless_percent() < 1.0, "{:?}", report.stacks);
+    ensure!(report.nameless_percent() < 3.0, "{:?}", report.stacks);
     Ok(())
 }
 
@@ -94,9 +94,16 @@ fn a_process_that_ends_after_its_last_open_has_all_opens() -> Result<()> {
 }
 
 fn destroy(part: Part, seed: u64) -> Result<()> {
-    let mut command = Command::new(require_program("node")?);
-    let mut workload = Workload::start_plain(command.arg(fixture("v8-truth/worker.js")))?;
-    let recording = Recording::attach(workload.pid(), &["-e", "cpu", "-e", "fs", "-F", "999"])?;
+    let folder = tempfile::tempdir()?;
+    let mut workload = match part {
+        Part::Heap => {
+            let mut command = Command::new(require_program("node")?);
+            Workload::start_plain(command.arg(fixture("v8-truth/worker.js")))?
+        }
+        Part::Stack => Workload::start("open-loop.js", folder.path(), &["count=1000000000"])?,
+    };
+    let recording = Recording::attach(workload.pid(), &["-e", "cpu", "-F", "999"])?;
+    workload.go()?;
     sleep(Duration::from_millis(300));
     let writes = scribble(workload.pid(), part, seed, Duration::from_secs(4))?;
     // It may have survived, or hang.

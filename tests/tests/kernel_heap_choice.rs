@@ -182,7 +182,7 @@ fn what_is_on_the_stack_and_in_the_heap_stays_out_of_the_capture() -> Result<()>
     fs::write(folder.path().join("secret"), &secret)?;
     let mut workload = Workload::start("secret.js", folder.path(), &["seconds=4", "--stay"])?;
     let pid = workload.pid().to_string();
-    let options = ["--js=heap", "-e", "cpu", "-e", "fs", "-F", "999", "--stack-size=63k"];
+    let options = ["--js=heap", "-e", "cpu", "-e", "fs", "-F", "999", "--stack-size=24k"];
     let recording = Recording::attach(workload.pid(), &options)?;
     workload.go()?;
     let perf_data = folder.path().join("perf.data");
@@ -201,11 +201,14 @@ fn what_is_on_the_stack_and_in_the_heap_stays_out_of_the_capture() -> Result<()>
     perf.args(["-p", &pid, "-o"]).arg(&perf_data).args(["--", "sleep", "1"]);
     run(&mut perf)?.expect_code(0)?;
     workload.finish_and_stay()?;
-    let recorded = recording.stop()?.complete()?;
+    // Two recorders and the load on two CPUs: some may be lost, which is said.
+    let recorded = recording.stop()?;
     ensure!(contains(&fs::read(&perf_data)?, secret.as_bytes()), "it is not on the stack");
     check_hidden(&recorded.capture(), &secret)?;
-    let report = Report::of(&recorded.capture())?;
+    let outcome = nanalyze(&["report", "--json"], &recorded.capture())?;
+    let report = Report::parse(&outcome.stdout)?;
     ensure!(report.capture.events > 1000, "{:?}", report.capture);
+    ensure!(report.stacks.js_frames.named > 10_000, "{:?}", report.stacks);
     let named = |opened: &harness::report::OpenedPath| opened.path.ends_with("/absent");
     ensure!(report.opens.iter().any(named), "the opens are not there");
     Ok(())

@@ -165,11 +165,20 @@ impl Report {
     /// JavaScript frames without a name, percent, but for those of a process that had ended before
     /// it was read.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts of one test run")]
     pub fn nameless_percent(&self) -> f64 {
         let frames = &self.stacks.js_frames;
-        let nameless = frames.total - frames.named - self.unresolved("process-ended");
-        nameless as f64 * 100.0 / frames.total.max(1) as f64
+        self.percent_of_js(frames.total - frames.named - self.unresolved("process-ended"))
+    }
+
+    /// JavaScript frames without a name for this reason, percent of all.
+    #[must_use]
+    pub fn js_percent(&self, reason: &str) -> f64 {
+        self.percent_of_js(self.unresolved(reason))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of one test run")]
+    fn percent_of_js(&self, frames: u64) -> f64 {
+        frames as f64 * 100.0 / self.stacks.js_frames.total.max(1) as f64
     }
 
     /// The opens in the report, with their results.

@@ -16,10 +16,14 @@ use harness::recording::{Recorded, Recording, record_command};
 use harness::report::{Report, nanalyze};
 use harness::workload::Workload;
 
-/// Frames without a name, percent at most: of a process that has run for a while.
-const STEADY: f64 = 0.3;
-/// Of one that has just begun: its functions are young, and are moved before they are read.
-const BEGINNING: f64 = 15.0;
+/// Frames without a name, percent at most, but for those that were moved before they were read: of
+/// a process that has run for a while.
+const STEADY: f64 = 0.2;
+/// Of one from its first instruction to its last. Most of it are outermost frames of stacks that are
+/// longer than what is copied.
+const BEGINNING: f64 = 1.0;
+/// Frames that were moved, percent at most: many on a busy machine, where the recorder comes late.
+const MOVED: f64 = 5.0;
 
 const OPTIONS: [&str; 4] = ["-e", "cpu", "-F", "999"];
 
@@ -36,13 +40,16 @@ fn check(what: &str, recorded: &Recorded, most: f64) -> Result<()> {
     let reasons = report.stacks.unresolved.iter();
     let reasons: Vec<_> =
         reasons.map(|entry| format!("{} {}", entry.reason, entry.frames)).collect();
-    let percent = report.nameless_percent();
+    let moved = report.js_percent("js-moved");
+    let percent = report.nameless_percent() - moved;
     tell(&format!(
-        "{what}: {events} samples, {lost} lost, {} JavaScript frames, {percent:.3} % nameless; {}",
+        "{what}: {events} samples, {lost} lost, {} JavaScript frames, {percent:.3} % nameless and {moved:.3} % \
+         moved; {}",
         frames.total,
         reasons.join(", ")
     ))?;
-    ensure!(frames.total > 2000, "only {} JavaScript frames", frames.total);
+    ensure!(frames.total > 1000, "only {} JavaScript frames", frames.total);
+    ensure!(moved <= MOVED, "{moved} % of the JavaScript frames were moved: {reasons:?}");
     ensure!(percent <= most, "{percent} % of the JavaScript frames have no name: {reasons:?}");
     ensure!(ended * 20 <= frames.total, "{ended} of {} frames are lost at the end", frames.total);
     Ok(())
@@ -120,6 +127,20 @@ fn frames_of_tools_have_names_in_node_20() -> Result<()> {
 #[test]
 fn frames_of_tools_have_names_in_node_24() -> Result<()> {
     tools("frames_of_tools_have_names_in_node_24", 24)
+}
+
+// 9 MB of JavaScript are compiled, and nothing is done with it.
+#[test]
+fn frames_of_the_first_half_second_have_names() -> Result<()> {
+    let name = "frames_of_the_first_half_second_have_names";
+    for version in nodes::VERSIONS {
+        let Some((_turn, node)) = nodes::take_turn_with(name, version, &[])? else {
+            return Ok(());
+        };
+        let recorded = record_tool(&node, &["typescript/bin/tsc", "--version"])?;
+        check(&format!("Node {version}, start"), &recorded, BEGINNING)?;
+    }
+    Ok(())
 }
 
 // V8's map is a truth of its own. At the level of the reader, since a capture keeps no address of a

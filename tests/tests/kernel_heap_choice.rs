@@ -11,10 +11,36 @@ use harness::capture::{contains, payloads};
 use harness::command::{Running, run};
 use harness::events::file_events;
 use harness::kernel::{left_dynamic_events, take_turn};
+use harness::nodes;
 use harness::recording::{Recorded, Recording, nrec};
 use harness::report::{Report, nanalyze};
 use harness::truth::{compare, said_opens};
 use harness::workload::Workload;
+
+#[test]
+fn doctor_can_read_the_heap_of_each_version() -> Result<()> {
+    let name = "doctor_can_read_the_heap_of_each_version";
+    for version in nodes::VERSIONS {
+        let folder = tempfile::tempdir()?;
+        let Some((_turn, node)) = nodes::take_turn_with(name, version, &[])? else {
+            return Ok(());
+        };
+        // By its content, not by its name.
+        let renamed = folder.path().join(format!("server-{version}"));
+        give_name(&node, &renamed)?;
+        let workload = Workload::start_with(&renamed, "opens-mixed.js", folder.path(), &[])?;
+        let outcome = nrec(&["doctor", "-p", &workload.pid().to_string()])?.expect_code(0)?;
+        let text = outcome.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [&format!("Node {version}."), "the line that runs, from"] {
+            ensure!(text.contains(part), "no {part:?} in:\n{}", outcome.stdout);
+        }
+    }
+    Ok(())
+}
+
+fn give_name(from: &Path, to: &Path) -> Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).context("cannot copy node")
+}
 
 fn record_opens(options: &[&str]) -> Result<Recorded> {
     let folder = tempfile::tempdir()?;
@@ -120,11 +146,12 @@ fn memory_that_may_not_be_read_is_told_and_all_else_is_recorded() -> Result<()> 
         command.args(["-e", "cpu", source, "--duration", "1s", "-o"]).arg(&capture);
         let outcome = run(&mut command)?.expect_no_crash()?;
         let text = &outcome.stderr;
-        let is_told = text.contains("JavaScript frames have no names: cannot read memory");
-        ensure!(is_told, "{source}: nothing is said of the memory: {text}");
+        for part in ["cannot read memory", "JavaScript frames have no names", "CAP_SYS_PTRACE"] {
+            ensure!(text.contains(part), "{source}: no {part:?} in {text}");
+        }
         ensure!(matches!(outcome.status.code(), Some(0 | 1)), "{source}: {:?}", outcome.status);
         let report = Report::parse(&nanalyze(&["report", "--json"], &capture)?.stdout)?;
-        ensure!(report.capture.events > 20, "{source}: {:?}", report.capture);
+        ensure!(report.capture.events > 5, "{source}: {:?}", report.capture);
         let frames = &report.stacks.js_frames;
         ensure!(frames.named == 0 && frames.total > 0, "{source}: {frames:?}");
         let mut codes = report.remarks.iter().map(|remark| remark.code.as_str());
@@ -146,7 +173,7 @@ fn a_program_without_javascript_is_recorded() -> Result<()> {
         ensure!(matches!(code, Some(0 | 1)), "{source}: {:?}", recorded.outcome);
         let outcome = nanalyze(&["report", "--json"], &recorded.capture())?;
         let report = Report::parse(&outcome.stdout)?;
-        ensure!(report.capture.events > 10, "{source}: {:?}", report.capture);
+        ensure!(report.capture.events > 3, "{source}: {:?}", report.capture);
         ensure!(report.stacks.js_frames.total == 0, "{source}: {:?}", report.stacks);
     }
     Ok(())

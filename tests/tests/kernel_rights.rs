@@ -136,7 +136,7 @@ fn check_says(text: &str, parts: &[&str]) {
 #[test]
 fn doctor_says_which_frames_will_have_names() -> Result<()> {
     let name = "doctor_says_which_frames_will_have_names";
-    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    let Some(_turn) = take_turn(name, &["node", "setpriv"])? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     let script = binaries::fixture("workloads/error-stack.js");
     let plain = |options: &str| -> Result<Workload> {
@@ -148,12 +148,21 @@ fn doctor_says_which_frames_will_have_names() -> Result<()> {
     let version = format!("Node {}", version.trim().trim_start_matches('v'));
 
     let target = plain("")?;
-    let text = doctor(target.pid())?;
-    check_says(&text, &[&version, "uv_fs_open", "no frame will have a name", "--perf-basic-prof"]);
+    let by_heap = "all frames will have function, file and the line that runs";
+    check_says(&doctor(target.pid())?, &[&version, "uv_fs_open", by_heap]);
+    // What is said without the right to read memory.
+    let mut limited = Command::new("setpriv");
+    limited.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
+    limited.arg(binaries::nrec()?).args(["doctor", "-p", &target.pid().to_string()]);
+    let text = run(&mut limited)?.expect_no_crash()?.stdout;
+    check_says(&text, &[&version, "no frame will have a name", "cannot read memory"]);
 
     let target = plain("--perf-basic-prof --interpreted-frames-native-stack")?;
     let map = format!("/tmp/perf-{}.map", target.pid());
-    check_says(&doctor(target.pid())?, &[&version, &map, "all frames will have function, file"]);
+    check_says(
+        &doctor(target.pid())?,
+        &[&version, &map, "all frames will have names, from the perf map"],
+    );
 
     let target = Running::start(Command::new("sleep").arg("1000"))?;
     check_says(&doctor(target.pid())?, &["not Node", "no libuv"]);

@@ -9,6 +9,8 @@ pub mod attr;
 pub mod clock;
 pub mod cpus;
 pub mod mount;
+#[cfg(test)]
+pub mod own_registers;
 pub mod perf;
 pub mod perf_error;
 pub mod pidfd;

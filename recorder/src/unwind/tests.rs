@@ -9,6 +9,7 @@ use super::files::Files;
 use super::rule::{Rule, State};
 use super::table::Table;
 use super::*;
+use crate::sys::own_registers::{OwnRegisters, own_registers};
 
 /// Bytes of stack that are taken.
 const DUMP: usize = 48 << 10;
@@ -44,20 +45,8 @@ fn descend(depth: u32) -> Snapshot {
 }
 
 #[inline(never)]
-#[expect(unsafe_code, reason = "registers cannot be read otherwise")]
 fn look() -> Snapshot {
-    let (ip, sp, bp, bx): (u64, u64, u64, u64);
-    let (r12, r13, r14, r15): (u64, u64, u64, u64);
-    // SAFETY: copies registers, changes nothing else.
-    unsafe {
-        std::arch::asm!(
-            "lea {ip}, [rip]", "mov {sp}, rsp", "mov {bp}, rbp", "mov {bx}, rbx",
-            "mov {r12}, r12", "mov {r13}, r13", "mov {r14}, r14", "mov {r15}, r15",
-            ip = out(reg) ip, sp = out(reg) sp, bp = out(reg) bp, bx = out(reg) bx,
-            r12 = out(reg) r12, r13 = out(reg) r13, r14 = out(reg) r14, r15 = out(reg) r15,
-            options(nomem, nostack, preserves_flags),
-        );
-    }
+    let OwnRegisters { ip, sp, bp, bx, r12_to_r15: [r12, r13, r14, r15] } = own_registers();
     let registers = Registers { ip, sp, bp, bx, r12, r13, r14, r15, ..Registers::default() };
     let maps = std::fs::read("/proc/self/maps").unwrap();
     let parsed = formats::procmaps::parse_maps(&maps);

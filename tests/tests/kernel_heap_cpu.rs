@@ -18,7 +18,7 @@ use harness::workload::Workload;
 
 /// Frames without a name, percent at most, but for those that were moved before they were read: of
 /// a process that has run for a while.
-const STEADY: f64 = 0.2;
+const STEADY: f64 = 0.1;
 /// Of one from its first instruction to its last. Most of it are outermost frames of stacks that are
 /// longer than what is copied.
 const BEGINNING: f64 = 1.0;

@@ -4,10 +4,12 @@
 mod drawing;
 mod figures;
 mod million;
+mod names;
 mod observers;
 mod opens;
 mod probes;
 mod sampling;
+mod soak;
 mod tools;
 
 use std::time::Instant;
@@ -21,6 +23,30 @@ use tools::Tools;
 
 /// Runs all parts; each prints its own table.
 pub(crate) fn run() -> Result<()> {
+    measured(|tools| {
+        let probes = PerfProbes::place().context("cannot place perf's probes")?;
+        opens::run(tools, &probes)?;
+        sampling::run(tools, &probes)?;
+        names::run(tools, &probes)?;
+        drop(probes);
+        million::run(tools)
+    })
+}
+
+/// Runs the part about names without flags alone.
+pub(crate) fn run_names() -> Result<()> {
+    measured(|tools| {
+        let probes = PerfProbes::place().context("cannot place perf's probes")?;
+        names::run(tools, &probes)
+    })
+}
+
+/// Runs the long recording, which is no part of the others.
+pub(crate) fn run_soak() -> Result<()> {
+    measured(soak::run)
+}
+
+fn measured(work: impl FnOnce(&Tools) -> Result<()>) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the bench places probes, for which it must be root");
     }
@@ -29,11 +55,7 @@ pub(crate) fn run() -> Result<()> {
     run_visibly(&mut cargo(&["build", "--release", "-p", "recorder", "-p", "analyzer"]))?;
     let tools = Tools::gather()?;
     let begin = Instant::now();
-    let probes = PerfProbes::place().context("cannot place perf's probes")?;
-    opens::run(&tools, &probes)?;
-    sampling::run(&tools, &probes)?;
-    drop(probes);
-    million::run(&tools)?;
+    work(&tools)?;
     announce(&format!("{} s in all, builds aside", begin.elapsed().as_secs()));
     Ok(())
 }

@@ -33,8 +33,18 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        help: "cost of a recording as ratios against perf on the same work in the same run",
+        help: "cost of a recording against perf on the same work; NREC_BENCH_ROUNDS=N: N rounds",
         run: || bench::run().map(success),
+    },
+    Task {
+        name: "bench names",
+        help: "the part of it about JavaScript names without flags",
+        run: || bench::run_names().map(success),
+    },
+    Task {
+        name: "bench soak",
+        help: "ten minutes under load: memory, losses, names; NREC_SOAK_MINUTES=N: N minutes",
+        run: || bench::run_soak().map(success),
     },
     Task {
         name: "setup",
@@ -69,12 +79,8 @@ fn success((): ()) -> ExitCode {
 }
 
 fn run_task(words: &[String]) -> Result<ExitCode> {
-    let name = match words {
-        [] => "help",
-        [name] => name.as_str(),
-        _ => bail!("a task takes no arguments: {words:?}"),
-    };
-    if matches!(name, "help" | "-h" | "--help") {
+    let name = words.join(" ");
+    if matches!(name.as_str(), "" | "help" | "-h" | "--help") {
         print!("{}", help());
         return Ok(ExitCode::SUCCESS);
     }
@@ -85,7 +91,7 @@ fn run_task(words: &[String]) -> Result<ExitCode> {
 }
 
 fn help() -> String {
-    let row = |task: &Task| format!("    {:6} {}\n", task.name, task.help);
+    let row = |task: &Task| format!("    {:11} {}\n", task.name, task.help);
     format!("cargo xtask TASK\n{}", TASKS.iter().map(row).collect::<String>())
 }
 

@@ -43,13 +43,13 @@ pub(crate) struct Drawings {
 /// inferno, and if nanalyze fails, which is told.
 pub(crate) fn draw(observer: Observer, tools: &Tools, file: &Path) -> Result<Option<Drawings>> {
     let svg = file.with_extension("svg");
-    let wanted = (observer.watch != Watch::Cpu).then_some(LOOP);
+    let wanted = (!matches!(observer.watch, Watch::Cpu(_))).then_some(LOOP);
     match observer.tool {
-        Tool::Nrec => {
+        Tool::Nrec(_) => {
             let event = match observer.watch {
                 Watch::Open => "probe",
                 Watch::OpenAndDone => "fs",
-                Watch::Cpu => "cpu",
+                Watch::Cpu(_) => "cpu",
             };
             let command = || {
                 let mut command = tools.nanalyze(&["flamegraph", "-e", event]);
@@ -64,7 +64,7 @@ pub(crate) fn draw(observer: Observer, tools: &Tools, file: &Path) -> Result<Opt
             }
             Ok(Some(Drawings { plain, without_arguments: None }))
         }
-        Tool::PerfRecord | Tool::PerfRecordPacked => {
+        Tool::PerfRecord | Tool::PerfRecordPacked | Tool::PerfRecordCopies => {
             let plain = perf_pipe(tools, file, &svg, wanted, &[])?;
             let Some(plain) = plain else { return Ok(None) };
             let is_empty = plain.samples == 0;

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Makes a bench shorter or longer: so many rounds of each part that asks for it.
+const ROUNDS_VARIABLE: &str = "NREC_BENCH_ROUNDS";
+
+/// How many rounds there are to be: as the environment says, or otherwise `usual`.
+pub(crate) fn rounds(usual: usize) -> usize {
+    let wanted = std::env::var(ROUNDS_VARIABLE).ok().and_then(|text| text.parse().ok());
+    wanted.filter(|rounds| *rounds > 0).unwrap_or(usual)
+}
+
 /// The median of some rounds, with the least and the greatest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
@@ -35,6 +44,11 @@ pub(crate) fn shown(spread: Option<Spread>, decimals: usize) -> String {
     })
 }
 
+/// The median alone, or a dash.
+pub(crate) fn plain(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or("-".to_owned(), |spread| format!("{:.decimals$}", spread.median))
+}
+
 /// The ratio of two medians, or a dash.
 pub(crate) fn ratio(upper: Option<Spread>, lower: Option<Spread>) -> String {
     match (upper, lower) {
@@ -63,6 +77,7 @@ mod tests {
         assert_eq!(odd, Spread { median: 2.0, least: 1.0, most: 3.0 });
         let even = Spread::of([4.0, 1.0]);
         assert_eq!(shown(even, 1), "2.5 (1.0..4.0)");
+        assert_eq!((plain(even, 1).as_str(), plain(None, 1).as_str()), ("2.5", "-"));
         assert_eq!((Spread::of([]), shown(None, 1).as_str()), (None, "-"));
         assert_eq!(ratio(Some(odd), even), "0.80");
         assert_eq!(ratio(Some(odd), Spread::of([500.0])), "0.0040");

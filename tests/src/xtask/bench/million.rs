@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use harness::binaries::repository;
 use harness::command::run as run_quietly;
 
-use super::figures::{Spread, float, ratio, shown};
+use super::figures::{Spread, float, ratio, rounds, shown};
 use super::tools::Tools;
 use crate::steps::{announce, cargo, run_visibly, target_folder};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(tools: &Tools) -> Result<()> {
 
 fn measure(tools: &Tools, word: &str, file: &Path) -> Result<Cell> {
     let mut runs = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(ROUNDS) {
         let mut command = tools.nanalyze(&[word]);
         command.arg(file);
         if word == "flamegraph" {
@@ -130,7 +130,8 @@ fn build() -> Result<PathBuf> {
 fn print(rows: &[(u32, u64, Vec<Cell>)]) {
     println!(
         "\nnanalyze on synthetic CPU captures: stacks of 37 frames; median (least..greatest) of \
-         {ROUNDS} runs; ratios to the first row"
+         {} runs; ratios to the first row",
+        rounds(ROUNDS)
     );
     let columns = ("samples", "bytes/sample", "command", "time s", "peak MiB");
     let (samples, bytes, command, time, peak) = columns;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use harness::workload::Workload;
 
 use super::drawing::{Drawings, draw};
-use super::figures::{Spread, float, ratio, shown};
-use super::observers::{Observer, Tool, Watch, Watched};
+use super::figures::{Spread, float, ratio, rounds, shown};
+use super::observers::{Names, Observer, Tool, Watch, Watched};
 use super::probes::PerfProbes;
 use super::tools::Tools;
 use crate::steps::announce;
@@ -39,8 +39,9 @@ struct Row {
 pub(crate) fn run(tools: &Tools, probes: &PerfProbes) -> Result<()> {
     let mut rows: Vec<Row> =
         observers().into_iter().map(|observer| Row { observer, costs: Vec::new() }).collect();
-    for round in 1..=ROUNDS {
-        announce(&format!("probes: round {round} of {ROUNDS}"));
+    let rounds = rounds(ROUNDS);
+    for round in 1..=rounds {
+        announce(&format!("probes: round {round} of {rounds}"));
         for row in &mut rows {
             let cost = measure(row.observer, tools, probes, round <= DRAWN_ROUNDS)?;
             row.costs.push(cost);
@@ -58,7 +59,8 @@ pub(crate) fn run(tools: &Tools, probes: &PerfProbes) -> Result<()> {
 fn observers() -> Vec<Observer> {
     let one = |tool| Observer { tool, watch: Watch::Open };
     let two = |tool| Observer { tool, watch: Watch::OpenAndDone };
-    let recorders = [Tool::PerfStat, Tool::PerfRecord, Tool::PerfRecordPacked, Tool::Nrec];
+    let recorders =
+        [Tool::PerfStat, Tool::PerfRecord, Tool::PerfRecordPacked, Tool::Nrec(Names::Auto)];
     let mut all = vec![one(Tool::Nobody)];
     all.extend(recorders.map(one));
     all.extend(Tools::bpftrace().map(|_| one(Tool::Bpftrace)));
@@ -120,7 +122,7 @@ impl Row {
 
 fn print(rows: &[Row], watch: Watch, title: &str) {
     let Some((alone, watchers)) = rows.split_first() else { return };
-    println!("\n{title}; {OPENS} opens, median (least..greatest) of {ROUNDS} rounds");
+    println!("\n{title}; {OPENS} opens, median (least..greatest) of {} rounds", rounds(ROUNDS));
     let columns = ("added us/hit", "CPU s", "bytes/hit", "drawing s");
     println!("{:32} {:>20} {:>18} {:>22} {:>19}", "", columns.0, columns.1, columns.2, columns.3);
     let watchers: Vec<&Row> = watchers.iter().filter(|row| row.observer.watch == watch).collect();
@@ -138,7 +140,7 @@ fn print(rows: &[Row], watch: Watch, title: &str) {
     print_pictures(&watchers);
     let of = |tool| watchers.iter().find(|row| row.observer.tool == tool);
     let (Some(nrec), Some(perf), Some(packed)) =
-        (of(Tool::Nrec), of(Tool::PerfRecord), of(Tool::PerfRecordPacked))
+        (of(Tool::Nrec(Names::Auto)), of(Tool::PerfRecord), of(Tool::PerfRecordPacked))
     else {
         return;
     };

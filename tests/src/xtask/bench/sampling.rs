@@ -11,17 +11,20 @@ use harness::command::run as run_quietly;
 use harness::workload::{PERF_FLAGS, Workload};
 
 use super::drawing::{Drawings, draw};
-use super::figures::{Spread, float, ratio, shown};
-use super::observers::{FREQUENCY, Observer, Tool, Watch, Watched};
+use super::figures::{Spread, float, ratio, rounds, shown};
+use super::observers::{Names, Observer, Tool, Watch, Watched};
 use super::probes::PerfProbes;
 use super::tools::Tools;
 use crate::steps::announce;
 
+/// Samples a second and thread.
+const FREQUENCY: u32 = 999;
 const ROUNDS: usize = 2;
 /// Until V8 has optimised what is hot.
 const WARM_UP: Duration = Duration::from_secs(1);
 const LENGTH: Duration = Duration::from_secs(10);
-const TOOLS: [Tool; 4] = [Tool::Nobody, Tool::PerfRecord, Tool::PerfRecordPacked, Tool::Nrec];
+const TOOLS: [Tool; 4] =
+    [Tool::Nobody, Tool::PerfRecord, Tool::PerfRecordPacked, Tool::Nrec(Names::Auto)];
 
 #[derive(Debug)]
 struct Cost {
@@ -35,10 +38,15 @@ struct Cost {
 /// Measures and prints.
 pub(crate) fn run(tools: &Tools, probes: &PerfProbes) -> Result<()> {
     let mut rows: Vec<(Tool, Vec<Cost>)> = TOOLS.map(|tool| (tool, Vec::new())).into();
-    for round in 1..=ROUNDS {
-        announce(&format!("CPU samples: round {round} of {ROUNDS}"));
+    let rounds = rounds(ROUNDS);
+    for round in 1..=rounds {
+        announce(&format!("CPU samples: round {round} of {rounds}"));
         for (tool, costs) in &mut rows {
-            costs.push(measure(Observer { tool: *tool, watch: Watch::Cpu }, tools, probes)?);
+            costs.push(measure(
+                Observer { tool: *tool, watch: Watch::Cpu(FREQUENCY) },
+                tools,
+                probes,
+            )?);
         }
     }
     print(&rows);
@@ -62,10 +70,14 @@ fn measure(observer: Observer, tools: &Tools, probes: &PerfProbes) -> Result<Cos
     Ok(Cost { reports_per_second, cpu: seen.cpu, bytes, samples, drawings })
 }
 
-// As the analysis of each says it: a row `SAMPLES LOST DROPPED SET EVENT`, and perf's `SAMPLE events: N`.
-fn recorded_samples(observer: Observer, tools: &Tools, file: &Path) -> Result<Option<u64>> {
+/// As the analysis of each says it: a row `SAMPLES LOST DROPPED SET EVENT`, and perf's `SAMPLE events: N`.
+pub(crate) fn recorded_samples(
+    observer: Observer,
+    tools: &Tools,
+    file: &Path,
+) -> Result<Option<u64>> {
     let mut command = match observer.tool {
-        Tool::Nrec => tools.nanalyze(&["info"]),
+        Tool::Nrec(_) => tools.nanalyze(&["info"]),
         _ => tools.perf(&["report", "--stats", "--stdio", "-i"]),
     };
     let text = run_quietly(command.arg(file))?.stdout;
@@ -132,14 +144,15 @@ fn answer_length(stream: &mut impl std::io::BufRead) -> Result<usize> {
 
 fn print(rows: &[(Tool, Vec<Cost>)]) {
     println!(
-        "\nCPU samples: {FREQUENCY} Hz, {} s of GET /report; median (least..greatest) of {ROUNDS} rounds",
-        LENGTH.as_secs()
+        "\nCPU samples: {FREQUENCY} Hz, {} s of GET /report; median (least..greatest) of {} rounds",
+        LENGTH.as_secs(),
+        rounds(ROUNDS)
     );
     let columns = ("reports/s", "CPU s", "bytes/sample", "drawing s", "samples");
     let (rate, cpu, bytes, drawing, samples) = columns;
     println!("{:20} {rate:>22} {cpu:>18} {bytes:>22} {drawing:>19} {samples:>22}", "");
     for (tool, costs) in rows {
-        let name = Observer { tool: *tool, watch: Watch::Cpu }.name();
+        let name = Observer { tool: *tool, watch: Watch::Cpu(FREQUENCY) }.name();
         let (rate, cpu) = (shown(reports(costs), 2), shown(cpu_time(costs), 2));
         let (bytes, drawing) = (shown(bytes_a_sample(costs), 2), shown(drawing_time(costs), 2));
         let recorded =
@@ -147,9 +160,12 @@ fn print(rows: &[(Tool, Vec<Cost>)]) {
         println!("{name:20} {rate:>22} {cpu:>18} {bytes:>22} {drawing:>19} {recorded:>22}");
     }
     let of = |tool| rows.iter().find(|row| row.0 == tool).map(|row| row.1.as_slice());
-    let (Some(alone), Some(perf), Some(packed), Some(nrec)) =
-        (of(Tool::Nobody), of(Tool::PerfRecord), of(Tool::PerfRecordPacked), of(Tool::Nrec))
-    else {
+    let (Some(alone), Some(perf), Some(packed), Some(nrec)) = (
+        of(Tool::Nobody),
+        of(Tool::PerfRecord),
+        of(Tool::PerfRecordPacked),
+        of(Tool::Nrec(Names::Auto)),
+    ) else {
         return;
     };
     for (name, costs) in

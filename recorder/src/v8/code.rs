@@ -147,7 +147,10 @@ impl Codes {
             (self.drain, self.left) = (drain, SCAN_BUDGET);
         }
         let Some(mut code) = self.scan(heap, pc, drain) else {
-            self.miss(pc, drain);
+            // Not looked at for want of budget is not the same as not there.
+            if self.left > 0 {
+                self.miss(pc, drain);
+            }
             return None;
         };
         self.missing.remove(&pc);
@@ -216,7 +219,9 @@ impl Codes {
             }
             page -= PAGE as u64;
         }
-        self.miss(base, drain);
+        if self.left > 0 {
+            self.miss(base, drain);
+        }
         // A large object begins at the start of its own first page.
         for back in 1..=LARGE_PAGES {
             let page = base.checked_sub(back * CODE_PAGE)?;

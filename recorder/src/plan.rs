@@ -30,7 +30,7 @@ pub enum Target {
 /// Where the names of JavaScript frames come from, as the user says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum JsChoice {
-    /// Heap, unless the target writes a complete perf map or is not V8
+    /// Heap, unless the target writes a complete perf map
     #[default]
     Auto,
     /// The perf map of a target that was started with V8's flags for it

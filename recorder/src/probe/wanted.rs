@@ -75,6 +75,12 @@ impl Wanted {
         }
     }
 
+    /// Name of its dynamic event, one of `number`.
+    #[must_use]
+    pub fn event_name(&self, number: u32) -> String {
+        event_name(&self.function, number)
+    }
+
     /// The entries of a named set, results before requests: what is armed first must not miss the
     /// end of what is armed later.
     #[must_use]
@@ -83,6 +89,14 @@ impl Wanted {
         let numbered = entries.iter().rev().zip(first_event..);
         numbered.map(|(entry, event)| Self::from_catalogue(event, entry)).collect()
     }
+}
+
+/// Name of a dynamic event: the function as far as the kernel's rules allow, and a number.
+fn event_name(function: &str, number: u32) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let function: String = function.chars().take(48).map(clean).collect();
+    let prefix = if function.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+    format!("{prefix}{function}_{number}")
 }
 
 /// How people read an argument of this kernel type; the kernel's own default is `x64`.
@@ -116,5 +130,13 @@ mod tests {
     fn results_are_armed_before_requests() {
         let names: Vec<_> = Wanted::set("fs", 2).into_iter().map(|w| (w.event, w.name)).collect();
         assert_eq!(names, [(2, "uv_fs_req_cleanup".into()), (3, "uv_fs_open".into())]);
+    }
+
+    #[test]
+    fn event_names_are_identifiers_of_the_kernel() {
+        assert_eq!(event_name("uv_fs_open", 1), "uv_fs_open_1");
+        assert_eq!(event_name("_ZN4node9AsyncWrap", 2), "_ZN4node9AsyncWrap_2");
+        assert_eq!(event_name("0x12:é", 3), "_0x12___3");
+        assert!(event_name(&"x".repeat(500), u32::MAX).len() <= 63);
     }
 }

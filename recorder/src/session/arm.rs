@@ -3,17 +3,18 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::ops::Range;
 use std::rc::Rc;
 
 use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
 use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
+use super::armed::{Armed, Paced};
 use super::attrs::{self, UserStacks};
-use super::budget::Budget;
+use super::budget::{Budget, map_ring};
+use super::decoder::{Decoder, Role};
 use super::error::RecordError;
-use super::ingest::{Decoder, Ingest, Role};
+use super::ingest::Ingest;
 use super::pace::Pace;
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
@@ -28,46 +29,6 @@ use crate::tracefs::{self, DynamicEvent, DynamicEvents};
 pub const CPU_EVENT: u32 = 1;
 /// Name of the argument that carries the caller's address; users never see it.
 const CALLER: &str = "nrec_caller";
-/// Least ring when the kernel does not allow more locked memory, bytes.
-const RING_FLOOR: usize = 64 << 10;
-
-/// One event that has been asked of the kernel, with all its descriptors.
-#[derive(Debug)]
-struct Armed {
-    attr: EventAttr,
-    filter: Option<&'static str>,
-    decoder: Option<Decoder>,
-    fds: Vec<PerfFd>,
-    lost: u64,
-    /// Whether it counts now.
-    enabled: bool,
-    /// Closed after the descriptors: the kernel does not remove an event that is in use.
-    dynamic: Option<DynamicEvent>,
-}
-
-impl Armed {
-    /// Whether it counts while its probe is hot, or is not.
-    fn counts_when(&self, hot: bool) -> bool {
-        self.decoder.as_ref().is_none_or(|decoder| (decoder.role == Role::Each) != hot)
-    }
-
-    /// Switches all descriptors, and with each what its task's children inherited.
-    fn switch(&mut self, on: bool) -> Result<(), PerfError> {
-        self.enabled = on;
-        for fd in &self.fds {
-            fd.switch(on)?;
-        }
-        Ok(())
-    }
-}
-
-/// A probe whose stacks are taken as its rate allows, with its range among the armed events.
-#[derive(Debug)]
-struct Paced {
-    event: u32,
-    armed: Range<usize>,
-    pace: Pace,
-}
 
 /// How the targets' events are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +174,7 @@ impl Arms {
             ProbeKind::Return => tracefs::ProbeKind::Return,
         };
         self.names += 1;
-        let event = dynamic.create(kind, &event_name(&wanted.function, self.names), &specs)?;
+        let event = dynamic.create(kind, &wanted.event_name(self.names), &specs)?;
         let format = TracepointFormat::parse(event.format())
             .map_err(|cause| RecordError::Format { event: wanted.name.clone(), cause })?;
         let caller = format.field(CALLER).cloned();
@@ -436,41 +397,4 @@ fn inherits_with_own_context() -> bool {
         ..EventAttr::new(EventSource::Dummy)
     };
     PerfFd::open(&attr, 0, -1).is_ok()
-}
-
-/// Maps a ring, smaller where the kernel does not allow so much locked memory.
-fn map_ring(fd: &PerfFd, pages: usize) -> Result<Ring, PerfError> {
-    let mut pages = pages;
-    loop {
-        match Ring::map(fd, pages) {
-            Err(error)
-                if error.errno() == Some(nix::errno::Errno::EPERM)
-                    && pages / 2 * page_bytes() >= RING_FLOOR =>
-            {
-                pages /= 2;
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Name of a dynamic event: the function as far as the kernel's rules allow, and a number.
-fn event_name(function: &str, number: u32) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    let function: String = function.chars().take(48).map(clean).collect();
-    let prefix = if function.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
-    format!("{prefix}{function}_{number}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn event_names_are_identifiers_of_the_kernel() {
-        assert_eq!(event_name("uv_fs_open", 1), "uv_fs_open_1");
-        assert_eq!(event_name("_ZN4node9AsyncWrap", 2), "_ZN4node9AsyncWrap_2");
-        assert_eq!(event_name("0x12:é", 3), "_0x12___3");
-        assert!(event_name(&"x".repeat(500), u32::MAX).len() <= 63);
-    }
 }

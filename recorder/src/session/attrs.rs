@@ -1,6 +1,6 @@
 //! Which perf events a time sample or a probe is made of. Pure: opens nothing.
 
-use super::ingest::Role;
+use super::decoder::Role;
 use super::pace::ONE_IN;
 use crate::sys::attr::{EventAttr, EventSource, SampleRate};
 use crate::unwind::REGISTERS;

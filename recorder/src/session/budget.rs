@@ -5,6 +5,12 @@
 //! opened once a thread and CPU; all events of a CPU share that CPU's ring. 40 threads on 64 CPUs
 //! with three events are 7680 descriptors and 128 MiB of rings.
 
+use crate::sys::perf::PerfFd;
+use crate::sys::perf_error::PerfError;
+use crate::sys::ring::{Ring, page_bytes};
+
+/// Least ring of one CPU when the kernel does not allow more locked memory, bytes.
+pub const RING_FLOOR: usize = 64 << 10;
 /// Ring memory over all CPUs, bytes.
 const RING_TOTAL: u64 = 128 << 20;
 /// Most ring memory of one CPU, bytes: with callchains about a second of 10 000 samples.
@@ -15,6 +21,25 @@ const RING_MOST_COPIED: u64 = 16 << 20;
 const RING_LEAST: u64 = 512 << 10;
 /// Descriptors for everything that is not an event: mapped files, the capture, tracefs.
 const OTHER_DESCRIPTORS: u64 = 1024;
+
+/// Maps a ring, smaller where the kernel does not allow so much locked memory.
+///
+/// # Errors
+/// The kernel refuses even [`RING_FLOOR`] bytes.
+pub fn map_ring(fd: &PerfFd, pages: usize) -> Result<Ring, PerfError> {
+    let mut pages = pages;
+    loop {
+        match Ring::map(fd, pages) {
+            Err(error)
+                if error.errno() == Some(nix::errno::Errno::EPERM)
+                    && pages / 2 * page_bytes() >= RING_FLOOR =>
+            {
+                pages /= 2;
+            }
+            other => return other,
+        }
+    }
+}
 
 /// What a recording needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

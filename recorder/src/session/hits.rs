@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use formats::capture::StackId;
 
-use super::ingest::Role;
+use super::decoder::Role;
 
 /// Records of one hit are written one after the other, without a switch of the task.
 const SAME_HIT_NS: u64 = 100_000;

@@ -4,17 +4,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::rc::Rc;
 
 use formats::capture::{
     CaptureWriter, End, EventDef, FieldValue, Frame, Loss, Marker, Remark, StackId, WriteStats,
 };
 use formats::limits::Limits;
-use formats::tracepoint::{Field, FieldKind, Value};
+use formats::tracepoint::Value;
 use linux_perf_event_reader::{
     EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType,
 };
 
+use super::decoder::{Decoder, Role, value};
 use super::heap::{Copied, Heaps};
 use super::hits::{self, Answer, Hits};
 use super::naming::Naming;
@@ -23,35 +23,6 @@ use super::world::{MappingSeen, Running, World};
 use crate::plan::JsSource;
 use crate::sys::record::RawRecord;
 use crate::unwind::{Registers, StackDump};
-
-/// What a perf event's records are to a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Each is a hit, with its stack where one is wanted.
-    Each,
-    /// Each is a hit of a hot probe, without its stack.
-    HotHit,
-    /// The stack of a hit of a hot probe; the hit itself follows.
-    HotStack,
-}
-
-/// How samples of one event are read.
-#[derive(Debug, Clone)]
-pub struct Decoder {
-    /// Event id in the capture.
-    pub event: u32,
-    /// What its records are.
-    pub role: Role,
-    /// Layout of its records.
-    pub layout: RecordParseInfo,
-    /// Fields of the raw part that become arguments, in the order of the event's definition.
-    pub fields: Rc<[Field]>,
-    /// The field that holds the caller's return address, when the probe could not slide.
-    pub caller: Option<Field>,
-    /// File offsets at which the frame pointer is still the caller's, ascending; where user stacks
-    /// are copied.
-    pub entries: Rc<[u64]>,
-}
 
 /// A file that a followed process has mapped for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,20 +364,4 @@ fn map_needed(js: JsSource, heaps: &Heaps) -> impl Fn(u32) -> bool {
 fn at_entry(world: &World, running: &Running, entries: &[u64], address: u64) -> bool {
     let Frame::Native { offset, .. } = world.frame(running, address, false) else { return false };
     entries.contains(&offset)
-}
-
-/// One argument of a raw record.
-fn value<'a>(field: &Field, raw: &'a [u8]) -> FieldValue<'a> {
-    if matches!(field.kind, FieldKind::Array { .. } | FieldKind::Opaque) {
-        // Arrays are kept as they lie in the record: the reader knows the element size.
-        let start = field.offset as usize;
-        let bytes = start.checked_add(field.size as usize).and_then(|end| raw.get(start..end));
-        return bytes.map_or(FieldValue::Missing, FieldValue::Bytes);
-    }
-    match field.read(raw) {
-        Value::U64(value) => FieldValue::Int(value),
-        Value::I64(value) => FieldValue::Int(value as u64),
-        Value::Str(bytes) | Value::Bytes(bytes) => FieldValue::Bytes(bytes),
-        _ => FieldValue::Missing,
-    }
 }

@@ -1,20 +1,23 @@
 //! One recording from the first descriptor to the last chunk.
 //!
 //! ```text
-//! start    decides what is armed and opens it          arm, budget, output
-//! run      one poll loop: wait, drain, flush, stop     drain, status
-//! ingest   ordered records -> world, stacks, capture   world, stacks, naming
+//! start    decides what is armed and opens it          javascript, arm, attrs, budget, output
+//! run      one poll loop: wait, drain, flush, stop     drain, pace, status, summary
+//! ingest   ordered records -> world, stacks, capture   decoder, world, heap, stacks, hits, naming
 //! ```
 
 pub mod arm;
+mod armed;
 pub mod attrs;
 pub mod budget;
+pub mod decoder;
 pub mod drain;
 pub mod error;
 pub mod heap;
 pub mod hits;
 pub mod ingest;
 pub mod javascript;
+pub mod life;
 pub mod naming;
 pub mod output;
 pub mod pace;
@@ -22,8 +25,9 @@ pub mod run;
 pub mod stacks;
 pub mod start;
 pub mod status;
+pub mod summary;
 pub mod world;
 
 pub use error::RecordError;
-pub use run::{StopReason, Summary};
 pub use start::record;
+pub use summary::{StopReason, Summary};

@@ -6,24 +6,25 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use formats::capture::{End, Remark, WriteStats};
+use formats::capture::{End, Remark};
 
 use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
 use super::error::RecordError;
 use super::ingest::{Ingest, NewMapping};
+use super::life::Life;
 use super::pace::{ONE_IN, STEADY};
 use super::status::{Console, Progress};
+use super::summary::{StopReason, Summary};
 use crate::plan::RecordPlan;
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
 use crate::process::objects::MappedFile;
 use crate::process::procfs;
 use crate::sys::clock;
-use crate::sys::pidfd::PidFd;
 use crate::sys::poll::Poller;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Child, ChildExit};
+use crate::sys::spawn::ChildExit;
 
 /// Longest wait. A process can be looked at only while it lives: one that lives for less than this
 /// may leave no command line. Fifty wake-ups a second cost about a thousandth of a CPU.
@@ -37,80 +38,6 @@ const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
 const FLUSH_NS: u64 = 800_000_000;
 const SIGNALS: u64 = u64::MAX;
 const TARGETS: u64 = u64::MAX - 1;
-
-/// Why a recording ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// The command during which was recorded has ended.
-    CommandEnded,
-    /// All targets have ended.
-    TargetEnded,
-    /// The time is over.
-    Duration,
-    /// Ctrl-C.
-    Interrupt,
-    /// SIGTERM or SIGHUP.
-    Terminated,
-    /// The capture cannot be written any further.
-    WriteFailed,
-    /// The rings cannot be read any further.
-    ReadFailed,
-}
-
-impl StopReason {
-    /// The key in the capture.
-    #[must_use]
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::CommandEnded => "command-ended",
-            Self::TargetEnded => "target-ended",
-            Self::Duration => "duration",
-            Self::Interrupt => "interrupt",
-            Self::Terminated => "terminated",
-            Self::WriteFailed => "write-failed",
-            Self::ReadFailed => "read-failed",
-        }
-    }
-}
-
-/// What keeps a recording alive.
-#[derive(Debug)]
-pub enum Life {
-    /// The processes that run.
-    Attached(Vec<PidFd>),
-    /// A command, and the processes that are recorded while it runs.
-    During {
-        /// The command.
-        child: Child,
-        /// The targets.
-        targets: Vec<PidFd>,
-    },
-    /// The command is the target.
-    Launched(Child),
-}
-
-/// How a recording went.
-#[derive(Debug)]
-pub struct Summary {
-    /// Why it ended.
-    pub reason: StopReason,
-    /// How long it took, nanoseconds.
-    pub duration_ns: u64,
-    /// Samples by event name.
-    pub samples: BTreeMap<String, u64>,
-    /// Records that the kernel lost.
-    pub lost: u64,
-    /// What was written.
-    pub written: WriteStats,
-    /// Exit status of the command, as a shell would say it.
-    pub exit_status: Option<i32>,
-    /// What went wrong after the beginning.
-    pub problems: Vec<String>,
-    /// What makes the result poorer though nothing is missing.
-    pub warnings: Vec<String>,
-    /// Probes whose function never appeared.
-    pub missing: Vec<String>,
-}
 
 /// A recording that runs.
 #[derive(Debug)]
@@ -151,13 +78,8 @@ impl<'p> Session<'p> {
         for (index, owner) in arms.ring_owners().enumerate() {
             poller.add(owner.as_fd(), index as u64)?;
         }
-        match &life {
-            Life::Attached(targets) | Life::During { targets, .. } => {
-                for target in targets {
-                    poller.add(target.as_fd(), TARGETS)?;
-                }
-            }
-            Life::Launched(_child) => {}
+        for target in life.targets() {
+            poller.add(target.as_fd(), TARGETS)?;
         }
         let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
         let mut names: BTreeMap<u32, String> =
@@ -272,31 +194,16 @@ impl<'p> Session<'p> {
                 _child_ended => {}
             }
         }
-        match &mut self.life {
-            Life::Attached(_targets) => None,
-            Life::During { child, .. } => {
-                self.exit = child.try_wait().ok().flatten();
-                self.exit.map(|_exit| StopReason::CommandEnded)
-            }
-            Life::Launched(child) => {
-                self.exit = child.try_wait().ok().flatten();
-                self.exit.map(|_exit| StopReason::TargetEnded)
-            }
-        }
+        let (exit, reason) = self.life.look_at_command();
+        self.exit = exit;
+        exit.map(|_exit| reason)
     }
 
     fn all_targets_ended(&mut self) -> bool {
-        let (Life::Attached(targets) | Life::During { targets, .. }) = &mut self.life else {
-            return false;
-        };
-        targets.retain(|target| {
-            let ended = target.has_ended();
-            if ended {
-                let _gone = self.poller.remove(target.as_fd());
-            }
-            !ended
-        });
-        targets.is_empty()
+        let poller = &self.poller;
+        self.life.all_targets_ended(|ended| {
+            let _gone = poller.remove(ended.as_fd());
+        })
     }
 
     fn drain(&mut self, drain: &mut Drain, until_ns: u64) -> Result<(), StopReason> {
@@ -420,7 +327,9 @@ impl<'p> Session<'p> {
                 "records about mappings and processes were lost: names may be missing".into();
             self.ingest.remark(Remark { code: "lost-sideband".into(), text, count });
         }
-        self.end_command();
+        if self.exit.is_none() {
+            self.exit = self.life.end_command();
+        }
         let mut problems = std::mem::take(&mut self.problems);
         problems.extend(self.arms.disarm().iter().map(ToString::to_string));
         for (event, &count) in &self.ingest.without_stack.clone() {
@@ -467,16 +376,6 @@ impl<'p> Session<'p> {
             problems,
             warnings,
             missing: self.missing,
-        }
-    }
-
-    /// A command that still runs when the recording is over is asked to end, as perf does.
-    fn end_command(&mut self) {
-        let (Life::During { child, .. } | Life::Launched(child)) = &mut self.life else { return };
-        if self.exit.is_none() {
-            let pid = nix::unistd::Pid::from_raw(child.pid());
-            let _ended_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            self.exit = child.try_wait().ok().flatten();
         }
     }
 }

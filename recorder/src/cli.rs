@@ -1,6 +1,8 @@
 //! The command line of `nrec`: arguments, help, exit codes. Turns what was typed into plans and
 //! prints how they went.
 
+mod list;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ Examples:
   nrec record -p 4711 -- sleep 30           CPU samples and file opens of process 4711
   nrec record -- node server.js             from the first instruction on
   nrec record -p 4711 -e 'uprobe:node:uv_fs_open path=+0(%dx):ustring flags=%cx:s32'
+  nrec list -p 4711 --uv                    which functions of libuv can be probed there
   nanalyze report capture.nrec              read what was recorded
 
 Exit status: 0 done, 1 done but incomplete (losses), 2 wrong use or failure.
@@ -48,6 +51,8 @@ enum Command {
     Record(RecordArgs),
     /// Say what this kernel, user and target allow
     Doctor(DoctorArgs),
+    /// Say what can be probed in a file or a process: each line is an EVENT for nrec record -e
+    List(list::ListArgs),
     /// Remove dynamic events that a killed recorder left
     Clean,
 }
@@ -103,6 +108,7 @@ pub fn main() -> ExitCode {
     let status = match Cli::parse().command {
         Command::Record(args) => record(args),
         Command::Doctor(args) => doctor(&args),
+        Command::List(args) => list::run(args),
         Command::Clean => clean(),
     };
     ExitCode::from(status)

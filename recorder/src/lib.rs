@@ -1,6 +1,7 @@
 //! `nrec`: records what a process does, with the kernel's own means, into a capture file.
 //!
 //! `cli` reads arguments, `plan` is what they mean, `session` records, `probe` finds places,
+//! `list` says what can be probed,
 //! `process` knows processes, `tracefs` makes dynamic events, `v8` reads JavaScript stacks from
 //! the heap of a running V8, and `sys` alone talks to the kernel in ways that the compiler cannot check.
 
@@ -15,6 +16,7 @@
 
 pub mod cli;
 pub mod doctor;
+pub mod list;
 pub mod plan;
 pub mod probe;
 pub mod process;

@@ -18,7 +18,7 @@ pub(super) struct ListArgs {
     /// Functions of libuv
     #[arg(long, group = "choice")]
     uv: bool,
-    /// All functions [default]
+    /// All functions; this is the default
     #[arg(long, group = "choice")]
     functions: bool,
     /// Functions whose arguments are known

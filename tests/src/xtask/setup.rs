@@ -17,7 +17,8 @@ use nix::unistd::geteuid;
 use crate::steps::{announce, run_visibly};
 
 /// Program, and the Debian package that holds it.
-const TEST_PROGRAMS: [(&str, &str); 2] = [("strace", "strace"), ("perf", "linux-perf")];
+const TEST_PROGRAMS: [(&str, &str); 3] =
+    [("strace", "strace"), ("perf", "linux-perf"), ("readelf", "binutils")];
 
 /// What a fresh machine lacks, all of it.
 pub(crate) fn everything() -> Result<()> {

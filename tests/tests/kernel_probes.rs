@@ -127,6 +127,14 @@ fn a_return_probe_on_code_that_is_unwound_is_refused() -> Result<()> {
     refused("uretprobe:node:Builtins_ArrayMap", &["Builtins_ArrayMap", "refusing", "--unsafe"])
 }
 
+// OpenSSL's constants of SHA-256, which lie among its code.
+#[test]
+fn a_probe_on_a_table_of_constants_is_refused() -> Result<()> {
+    let name = "a_probe_on_a_table_of_constants_is_refused";
+    let Some(_turn) = take_turn(name, &["node"])? else { return Ok(()) };
+    refused("uprobe:node:K256", &["K256", "has no size", "--unsafe"])
+}
+
 // Each byte of the first instructions: what is refused must lie between two beginnings, and what is
 // accepted must not harm the target.
 #[test]

@@ -47,6 +47,14 @@ pub enum LocateError {
         /// Why.
         reason: &'static str,
     },
+    /// A symbol that may not be code.
+    #[error(
+        "refusing a probe on '{function}': its symbol has no size, as data among code; --unsafe probes it"
+    )]
+    NoSize {
+        /// Symbol.
+        function: String,
+    },
     /// The offset is not at an instruction.
     #[error("cannot place a probe on '{function}' in {path}: {cause}")]
     Site {
@@ -131,6 +139,11 @@ pub fn sites(
         };
         for function in functions {
             let careful = !allow_unsafe;
+            // OpenSSL keeps the constants of SHA-256 so, in `.text`: a breakpoint there changes
+            // what the target computes.
+            if careful && function.size == 0 {
+                return Err(LocateError::NoSize { function: function.name });
+            }
             if careful && wanted.kind == ProbeKind::Return {
                 let go = || is_go(file).then_some(GO);
                 if let Some(reason) = site::uretprobe_refusal(&function.name).or_else(go) {

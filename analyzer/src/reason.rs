@@ -174,7 +174,8 @@ impl Reason {
             Self::StackDropped => "the recorder's tables were full",
             Self::Damaged => "a part of the capture is damaged or missing",
             Self::JsMoved => {
-                "the function was moved or freed by the garbage collector before it was read"
+                "the function's memory was given back before it was read, by the garbage collector or \
+                 by a process about to end"
             }
             Self::JsContradiction => "the stack and V8's heap contradicted each other",
             Self::ProcessEnded => "the process ended before its heap could be read",
@@ -210,9 +211,10 @@ impl Reason {
                 JsNames::Heap => "none is needed for a few: V8 was entering or leaving a function",
                 JsNames::HeapRefused | JsNames::Map | JsNames::Off => Self::names_missing(names),
             },
-            Self::JsMoved | Self::JsContradiction => {
-                "none is needed for a few; else record at a lower rate (-F)"
+            Self::JsMoved => {
+                "none is needed for a few, or at a process's end; else record at a lower rate (-F)"
             }
+            Self::JsContradiction => "none is needed for a few; else record at a lower rate (-F)",
             Self::ProcessEnded => {
                 "none is needed for the last moment of a process; for its very end start it with \
                  --perf-basic-prof --interpreted-frames-native-stack and record with --js=map"

@@ -269,6 +269,8 @@ impl<W: Write> CaptureWriter<W> {
     #[must_use]
     pub fn wants_flush(&self) -> bool {
         self.jit.len() > FLUSH_BYTES
+            // A name is up to some kilobytes long.
+            || self.functions.rows.len() + self.scripts.rows.len() > FLUSH_BYTES / 256
             || self.line_ends.rows.iter().map(|lines| lines.ends.len()).sum::<usize>() > FLUSH_BYTES
             || self.columns.iter().map(|c| c.count).sum::<u64>() > (FLUSH_BYTES / 16) as u64
             || self.tables.over(&self.limits)

@@ -6,11 +6,13 @@
 
 mod reader;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use formats::capture::{CaptureWriter, Frame, Marker, Remark, StackId};
+use formats::procmaps::{MapsEntry, parse_maps};
 use formats::space::KERNEL_START;
 
 use super::naming::Naming;
@@ -20,6 +22,7 @@ use crate::process::procfs;
 use crate::unwind::{Ending, MachineFrame, Mappings, StackDump, Unwinder};
 use crate::v8::engine::Engine;
 use crate::v8::image::Image;
+use crate::v8::memory::STALE;
 use crate::v8::regions::V8File;
 use crate::v8::{AttachError, V8};
 use reader::Reader;
@@ -27,6 +30,10 @@ use reader::Reader;
 /// How often V8 is looked for in a process. A version that the table does not know is concluded from
 /// live objects, of which there may be too few while a program starts.
 const MAX_ATTEMPTS: u32 = 16;
+/// Names that one reader keeps, bytes.
+const MAX_NAMES: usize = 64 << 20;
+/// How often the mappings of a process without V8 are read again at most.
+const MAPS_AGE: Duration = Duration::from_millis(100);
 /// Rounds at the end of a recording in which lines of scripts that wait are counted.
 const LAST_ROUNDS: usize = 3;
 
@@ -37,8 +44,9 @@ struct Native {
     mappings: Mappings,
     /// Generation of its mappings when they were read.
     generation: u64,
-    /// How often V8 was looked for.
+    /// How often V8 was looked for, and when last.
     attempts: u32,
+    looked: Instant,
 }
 
 /// The readers of all processes.
@@ -56,9 +64,8 @@ pub struct Heaps {
     drain: u64,
     frames: Vec<Frame>,
     machine: Vec<MachineFrame>,
-    remarks: Vec<Remark>,
-    /// Processes of which it has been said why they cannot be read.
-    told: HashSet<u32>,
+    /// Why processes cannot be read.
+    unreadable: HashMap<u32, String>,
     /// Stacks of processes that had ended, named by what was known until then.
     after_end: u64,
 }
@@ -90,9 +97,10 @@ impl Heaps {
         self.after_end + self.readers.values().map(|reader| reader.after_end).sum::<u64>()
     }
 
-    /// What has to be said of processes that cannot be read.
+    /// What has to be said of processes that could not be read to the end.
     pub fn take_remarks(&mut self) -> Vec<Remark> {
-        std::mem::take(&mut self.remarks)
+        let texts = std::mem::take(&mut self.unreadable).into_values();
+        texts.map(|text| Remark { code: "js-not-readable".into(), text, count: 1 }).collect()
     }
 
     /// The interned stack of a sample.
@@ -145,17 +153,20 @@ impl Heaps {
     pub fn attach(&mut self, pid: u32, running: &Running, world: &World) {
         let process = running.index;
         let generation = running.space.generation();
-        let before = self.natives.get(&process).map(|native| (native.generation, native.attempts));
-        if before.is_some_and(|(known, _)| known == generation) || self.reads(process) {
+        let before = self.natives.get(&process);
+        let recently = |native: &Native| native.looked.elapsed() < MAPS_AGE;
+        let known = |native: &Native| native.generation == generation || recently(native);
+        if self.reads(process) || before.is_some_and(known) {
             return;
         }
-        let attempts = before.map_or(0, |(_, attempts)| attempts);
+        let attempts = before.map_or(0, |native| native.attempts);
         if attempts < MAX_ATTEMPTS {
             match self.try_attach(pid, running, world) {
                 Ok(Some((mut v8, object))) => {
                     v8.unwind_with(&self.unwinder);
                     self.readers.insert(process, Reader::new(v8, pid, object));
                     self.natives.remove(&process);
+                    self.unreadable.remove(&process);
                     return;
                 }
                 Ok(None) => {}
@@ -165,17 +176,18 @@ impl Heaps {
         // Not again before its mappings change.
         let maps = procfs::read(&format!("/proc/{pid}/maps")).unwrap_or_default();
         let (mappings, attempts) = (Mappings::new(pid, &maps), attempts + 1);
-        self.natives.insert(process, Native { pid, mappings, generation, attempts });
+        let native = Native { pid, mappings, generation, attempts, looked: Instant::now() };
+        self.natives.insert(process, native);
     }
 
-    /// Tells why a process's JavaScript has no names, once. That it has ended meanwhile is no reason.
+    /// Notes why a process's JavaScript cannot be read; a later attempt may be able to. That it has
+    /// ended meanwhile is no reason.
     fn remember(&mut self, process: u32, pid: u32, error: &AttachError) {
-        if !procfs::alive(pid) || !self.told.insert(process) {
-            return;
+        if procfs::alive(pid) {
+            let helps = error.remedy().map_or(String::new(), |it| format!("; what helps: {it}"));
+            let text = format!("{error}: its JavaScript frames have no names{helps}");
+            self.unreadable.insert(process, text);
         }
-        let helps = error.remedy().map_or(String::new(), |it| format!("; what helps: {it}"));
-        let text = format!("{error}: its JavaScript frames have no names{helps}");
-        self.remarks.push(Remark { code: "js-not-readable".into(), text, count: 1 });
     }
 
     /// Looks for V8 in a file, once: it takes some 50 ms, for which samples should not wait.
@@ -204,14 +216,17 @@ impl Heaps {
         running: &Running,
         world: &World,
     ) -> Result<Option<(V8, u32)>, AttachError> {
-        for (_start, _end, _offset, object) in running.space.files() {
+        for (start, _end, _offset, object) in running.space.files() {
             let Some(file) = world.objects.get(object) else { continue };
-            let Some(identity) = &file.identity else { continue };
             let Some(image) = self.learn(file)? else { continue };
-            let builtins = image.builtins.clone();
-            let file = V8File { device: identity.device, inode: identity.inode, builtins };
             let maps = procfs::read(&format!("/proc/{pid}/maps"))
                 .map_err(|cause| AttachError::Maps { pid, cause })?;
+            // By the list's own words: records of the kernel name another device on an overlay.
+            let entries = parse_maps(&maps).entries;
+            let holds = |entry: &&MapsEntry<'_>| (entry.start..entry.end).contains(&start);
+            let Some(entry) = entries.iter().find(holds) else { continue };
+            let (device, inode) = ((entry.dev_major, entry.dev_minor), entry.inode);
+            let file = V8File { device, inode, builtins: image.builtins.clone() };
             let v8 = V8::with_image(pid, image.clone(), file, &maps)?;
             return Ok(Some((v8, object)));
         }
@@ -238,8 +253,20 @@ impl Heaps {
         for reader in self.readers.values_mut().filter(|reader| reader.drain == self.drain) {
             reader.tell_line_ends(to);
         }
-        let ended = self.readers.extract_if(|&process, it| !world.runs(it.pid, process));
-        self.after_end += ended.map(|(_process, reader)| reader.after_end).sum::<u64>();
+        for (&process, reader) in &mut self.readers {
+            if reader.ended.is_none() && !world.runs(reader.pid, process) {
+                reader.v8.give_up();
+                reader.ended = Some(Instant::now());
+            }
+        }
+        // Other threads' samples may come a drain later than the end; and names that fill too much
+        // memory are begun anew: the next sample attaches again.
+        let done = |reader: &mut Reader| {
+            reader.ended.is_some_and(|ended| ended.elapsed() > STALE)
+                || reader.v8.size() > MAX_NAMES
+        };
+        let done = self.readers.extract_if(|_process, reader| done(reader));
+        self.after_end += done.map(|(_process, reader)| reader.after_end).sum::<u64>();
         self.natives.retain(|&process, native| world.runs(native.pid, process));
     }
 
@@ -249,6 +276,11 @@ impl Heaps {
             for _round in 0..LAST_ROUNDS {
                 reader.v8.begin_drain();
                 reader.tell_line_ends(to);
+                if to.wants_flush() {
+                    // What keeps this from being written keeps the end from being written, which is
+                    // said.
+                    let _said_later = to.flush();
+                }
             }
         }
     }

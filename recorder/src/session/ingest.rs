@@ -140,9 +140,6 @@ impl<W: Write> Ingest<W> {
     /// A drain ends.
     pub fn end_drain(&mut self) {
         self.heaps.end_drain(&mut self.writer, &self.world);
-        for remark in self.heaps.take_remarks() {
-            self.remark(remark);
-        }
     }
 
     /// Adds a remark; equal ones are counted.
@@ -152,7 +149,10 @@ impl<W: Write> Ingest<W> {
     }
 
     /// The remarks that concern the user at once: what is recorded will have no names.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&mut self) -> Vec<String> {
+        for remark in self.heaps.take_remarks() {
+            self.remark(remark);
+        }
         let grave = ["jit-map-refused", "js-not-readable"];
         let refused = self.remarks.values().filter(|remark| grave.contains(&remark.code.as_str()));
         let mut texts: Vec<_> = refused.map(|remark| remark.text.clone()).collect();
@@ -235,12 +235,14 @@ impl<W: Write> Ingest<W> {
         let running = self.world.process(pid)?;
         let (writer, naming) = (&mut self.writer, &mut self.naming);
         let stack = if decoder.layout.sample_regs_user != 0 {
-            let copy = sample.user_stack.map(|(bytes, _length)| bytes.as_slice());
+            // Behind what the kernel could copy lies what was in the ring before.
+            let copy = sample.user_stack.map(|(bytes, copied)| (bytes.as_slice(), copied as usize));
+            let copy = copy.as_ref().map(|(bytes, copied)| bytes.get(..*copied).unwrap_or(bytes));
             let registers = sample
                 .user_regs
                 .as_ref()
                 .map(|regs| Registers::of_sample(|number| regs.get(number)));
-            let dump = registers.zip(copy.as_deref()).map(|(registers, stack)| {
+            let dump = registers.zip(copy).map(|(registers, stack)| {
                 let at_entry = at_entry(&self.world, running, &decoder.entries, registers.ip);
                 StackDump { registers, stack, at_entry }
             });

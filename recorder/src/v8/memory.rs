@@ -158,6 +158,11 @@ impl<M: Memory> Pages<M> {
         }
     }
 
+    /// From now on nothing is read of the process: it runs another program, or none.
+    pub fn give_up(&mut self) {
+        self.gone = true;
+    }
+
     /// Whether the process has ended or may not be read any more.
     pub fn is_gone(&self) -> bool {
         self.gone
@@ -221,11 +226,12 @@ impl<M: Memory> Pages<M> {
         if !self.pages.contains_key(&at) {
             self.fetch(&[at]);
         }
-        match self.pages.get(&at) {
-            Some(page) => page.as_deref(),
-            None if self.gone => self.kept.get(&at).map(|(_, page)| &**page),
-            None => None,
+        if let Some(Some(page)) = self.pages.get(&at) {
+            return Some(page);
         }
+        // The process has ended, or has given this page back; it had to be there for the sample.
+        let kept = self.kept.get(&at).filter(|(read, _)| read.elapsed() <= STALE);
+        kept.map(|(_, page)| &**page)
     }
 
     /// Copies the bytes at `address`. False when any of them cannot be read.

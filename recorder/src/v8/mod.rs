@@ -316,6 +316,22 @@ impl V8 {
         self.walker.names.scripts().get(index as usize)
     }
 
+    /// Line ends of a script, once: they are told and need not be kept.
+    pub fn take_line_ends(&mut self, script: u32) -> Option<Vec<u32>> {
+        self.walker.names.take_line_ends(script)
+    }
+
+    /// Bytes of names that are kept, roughly.
+    pub fn size(&self) -> usize {
+        self.walker.names.size()
+    }
+
+    /// The process runs another program now, or none: what is left of its samples is named by what was
+    /// read before.
+    pub fn give_up(&mut self) {
+        self.walker.heap.pages.give_up();
+    }
+
     /// The target has ended.
     pub fn is_gone(&self) -> bool {
         self.walker.heap.pages.is_gone()

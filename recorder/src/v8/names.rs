@@ -16,6 +16,8 @@ use super::strings::Text;
 
 /// Longest name or URL that is kept, characters.
 const MAX_NAME: u32 = 4096;
+/// Scheme of URLs that hold what they stand for (RFC 2397).
+const DATA: &[u8] = b"data:";
 /// Largest source whose lines are counted, bytes.
 const MAX_SOURCE: usize = 48 << 20;
 /// Functions and scripts that are kept at most.
@@ -112,6 +114,8 @@ pub struct Names {
     ahead: Vec<u64>,
     ahead_again: u64,
     waiting: Vec<Waiting>,
+    /// Bytes of names and line ends that were kept, roughly.
+    size: usize,
 }
 
 /// What a ScopeInfo says of its function.
@@ -129,6 +133,16 @@ impl Names {
     /// The functions, by index.
     pub fn functions(&self) -> &[Function] {
         &self.functions
+    }
+
+    /// Bytes that are kept, roughly.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Gives up the line ends of a script: they have been told.
+    pub fn take_line_ends(&mut self, script: u32) -> Option<Vec<u32>> {
+        self.scripts.get_mut(script as usize)?.line_ends.take()
     }
 
     /// The scripts, by index.
@@ -175,6 +189,8 @@ impl Names {
             return None;
         }
         let index = self.functions.len() as u32;
+        // Each is kept twice, with about as much again for the tables.
+        self.size += 2 * function.name.len() + 200;
         self.functions.push(function.clone());
         self.by_function.insert(function, index);
         Some(index)
@@ -229,7 +245,12 @@ impl Names {
             let object = pointer(word).filter(|&object| heap.is_string(object))?;
             heap.string(object, MAX_NAME)
         };
-        let read_name = text(heap, name).unwrap_or_default();
+        let mut read_name = text(heap, name).unwrap_or_default();
+        if read_name.starts_with(DATA) {
+            // A module that is its own address: what comes behind the comma is its text.
+            let head = read_name.iter().position(|&byte| byte == b',');
+            read_name.truncate(head.unwrap_or(DATA.len()));
+        }
         let length = pointer(source).and_then(|source| heap.u32_field(source, 12)).unwrap_or(0);
         let key = (smi(id)?, read_name, length);
         let script = match self.by_script.get(&key) {
@@ -239,9 +260,12 @@ impl Names {
                 let flags_or_url = heap.field(address, field::FLAGS_OR_SOURCE_URL);
                 let is_flags = flags_or_url.is_some_and(|word| smi(word).is_some());
                 let at = field::FLAGS_OR_SOURCE_URL + if is_flags { 8 } else { 0 };
+                // A URL that holds its data, or is too long, is none that could be looked up, and what it
+                // holds is source text.
                 let url = |heap: &mut Heap<M>, at| {
                     let word = heap.field(address, at)?;
-                    text(heap, word)
+                    let length = heap.u32_field(pointer(word)?, 12)?;
+                    text(heap, word).filter(|url| length <= MAX_NAME && !url.starts_with(DATA))
                 };
                 let source_url = url(heap, at).unwrap_or_default();
                 let source_map_url = url(heap, at + 8).unwrap_or_default();
@@ -249,6 +273,7 @@ impl Names {
                     heap.smi_field(address, at).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
                 };
                 let script = self.scripts.len() as u32;
+                self.size += 2 * key.1.len() + source_url.len() + source_map_url.len() + 300;
                 self.scripts.push(Script {
                     name: key.1.clone(),
                     source_url,

@@ -133,10 +133,6 @@ impl<M: Memory> Walker<M> {
         let unwound = self.unwinder.unwind(dump, regions.mappings(), &mut machine);
         let mut ending = unwound.ending;
         self.strayed = unwound.strayed;
-        if ending == Ending::Truncated && ends_before_its_slots(dump, regions, &machine) {
-            // Nothing tells whose frame it is; that outer frames are missing is told anyway.
-            machine.pop();
-        }
         let mut key = self.stacks.key(dump, regions, &machine);
         let known = self.stacks.find(key, frames);
         if !known {
@@ -152,11 +148,17 @@ impl<M: Memory> Walker<M> {
         }
         if ending == Ending::Truncated
             && let Some(last) = machine.last()
-            && let Some(tail) = self.tail(dump, regions, last)
         {
-            frames.push(Frame::Later);
-            frames.extend_from_slice(&tail);
-            ending = Ending::Complete;
+            // Two stacks of equal frames may end differently behind what was copied.
+            key = key.rotate_left(1) ^ last.bp;
+            if ends_in(frames, dump, regions, last) {
+                // Nothing tells whose frame it is; that outer frames are missing is told anyway.
+                frames.pop();
+            } else if let Some(tail) = self.tail(dump, regions, last) {
+                frames.push(Frame::Later);
+                frames.extend_from_slice(&tail);
+                ending = Ending::Complete;
+            }
         }
         self.machine = machine;
         Walked { ending, key, known }
@@ -244,16 +246,16 @@ impl<M: Memory> Walker<M> {
     }
 }
 
-/// Whether the copy ends inside the outermost frame, and that is one which only its slots can name.
-fn ends_before_its_slots(
-    dump: &StackDump<'_>,
-    regions: &Regions,
-    machine: &[MachineFrame],
-) -> bool {
-    machine.last().filter(|_| machine.len() > 1).is_some_and(|last| {
-        matches!(regions.kind(last.pc()), Some(Kind::Builtins | Kind::PerhapsBuiltins))
-            && last.bp.checked_sub(16).is_none_or(|slot| dump.word(slot).is_none())
-    })
+/// Whether the copy ends before the slots of the outermost frame, and without them it has no name.
+fn ends_in(frames: &[Frame], dump: &StackDump<'_>, regions: &Regions, last: &MachineFrame) -> bool {
+    let copied = |slot| last.bp.checked_sub(slot).is_some_and(|slot| dump.word(slot).is_some());
+    let kind = regions.kind(last.pc());
+    let nameless = match frames {
+        [_, .., Frame::Unknown { .. }] => true,
+        [_, .., Frame::Code { .. }] => matches!(kind, Some(Kind::Jit | Kind::Builtins)),
+        _ => false,
+    };
+    nameless && ![8, 16, 32, 40].into_iter().all(copied)
 }
 
 #[cfg(test)]

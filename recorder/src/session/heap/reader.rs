@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::time::Instant;
 
 use formats::capture::{
     CaptureWriter, Frame, Function, LineEnds, Marker, NoName, Script, StackId, Tier,
@@ -30,6 +31,8 @@ pub(super) struct Reader {
     generated: HashMap<&'static str, u32>,
     /// The drain for which memory was last read afresh.
     pub(super) drain: u64,
+    /// Since when the process has ended.
+    pub(super) ended: Option<Instant>,
     /// Stacks of a process that had ended, named by what was known until then.
     pub(super) after_end: u64,
     /// Interned stacks of this drain, by the reader's key, and the epoch they belong to.
@@ -47,6 +50,7 @@ impl Reader {
             scripts: Vec::new(),
             generated: HashMap::new(),
             drain: 0,
+            ended: None,
             after_end: 0,
             interned: HashMap::new(),
             epoch: 0,
@@ -76,10 +80,10 @@ impl Reader {
         }
         let resolved = self.v8.resolve(dump);
         let (key, ending) = (resolved.key, resolved.ending);
+        self.after_end += u64::from(resolved.stale);
         if let Some(&stack) = self.interned.get(&key).filter(|_| resolved.known) {
             return stack;
         }
-        self.after_end += u64::from(resolved.stale);
         let found = resolved.frames.to_vec();
         self.tell_new(to, running.index);
         for frame in found {
@@ -182,7 +186,7 @@ impl Reader {
     /// Tells the line ends of scripts whose text has been read.
     pub(super) fn tell_line_ends<W: Write>(&mut self, to: &mut CaptureWriter<W>) {
         for script in self.v8.end_drain() {
-            let ends = self.v8.script(script).and_then(|script| script.line_ends.clone());
+            let ends = self.v8.take_line_ends(script);
             if let (Some(&script), Some(ends)) = (self.scripts.get(script as usize), ends) {
                 to.line_ends(LineEnds { script, ends });
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::aggregate::glob::Glob;
-use crate::aggregate::opens::PathFilter;
+use crate::aggregate::operations::PathFilter;
 use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan};
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 done, but the capture is incomplete (records were \
@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The one-page answer: which JavaScript opened which files, and where the CPU time went
+    /// The one-page answer: which JavaScript did what to which files, and where the CPU time went
     Report(ReportArgs),
     /// A flamegraph: one SVG file that needs nothing else
     Flamegraph(FlamegraphArgs),
@@ -67,7 +67,7 @@ struct ReportArgs {
     /// without these and without a / in front, also paths that end in /GLOB
     #[arg(long, value_name = "GLOB")]
     path: Option<OsString>,
-    /// Only paths of which an open failed, with the stacks that failed
+    /// Only paths of which an operation failed, with the stacks that failed
     #[arg(long)]
     failed: bool,
     /// Rows of each table [default: 20, of functions 10; with --json: all]
@@ -99,7 +99,8 @@ struct EventsArgs {
     #[command(flatten)]
     maps: SourceMapArgs,
     /// Only events of this set (cpu, fs, probe) or name; may be given more than once.
-    /// fs shows each open with its result; uv_fs_open and uv_fs_req_cleanup show the halves
+    /// fs shows each file operation with its result; uv_fs_open, uv_fs_stat, … and uv_fs_req_cleanup
+    /// show the parts
     #[arg(short, long, value_name = "EVENT")]
     event: Vec<String>,
     /// One JSON object a line

@@ -1,5 +1,5 @@
 //! The `events` command: everything that happened, in time order, one line or one JSON line each.
-//! Both halves of an open are one line. It must not aggregate anything.
+//! All parts of a file operation are one line. It must not aggregate anything.
 
 mod line;
 
@@ -7,20 +7,20 @@ use std::io::{self, Write};
 
 use formats::capture::Capture;
 
-use crate::join::opens::{self, Operation};
+use crate::join::operations::{self, Operation};
 use crate::plan::EventsPlan;
 use crate::report::style::Style;
 use crate::source_map::Originals;
 use crate::symbolise::Symboliser;
 
-/// Name of joined opens in the output; also the set that records their halves.
+/// Name of joined file operations in the output; also the set that records their parts.
 pub const OPEN_EVENT: &str = "fs";
 
 /// One thing that happened, still as numbers.
 #[derive(Debug, Clone, Copy)]
 enum Row {
     /// Index into the joined operations.
-    Open(usize),
+    Operation(usize),
     /// Index into the capture's samples, and the row in it.
     Sample(usize, usize),
 }
@@ -43,16 +43,18 @@ pub fn write(
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let joined = opens::join(capture).operations;
+    let joined = operations::join(capture).operations;
     let mut symboliser = Symboliser::new(capture, originals);
     let mut writer = line::LineWriter { capture, plan, style, out };
     let mut written = Written::default();
     for (time, row) in rows(capture, &joined, plan) {
         match row {
-            Row::Open(at) => {
+            Row::Operation(at) => {
                 let Some(operation) = joined.get(at) else { continue };
-                let stack = plan.stacks.then(|| symboliser.resolve(operation.stack, time));
-                writer.open(operation, stack, symboliser.profile())?;
+                // A line of text tells who asked.
+                let needed = plan.stacks || !plan.json;
+                let stack = needed.then(|| symboliser.resolve(operation.stack, time));
+                writer.operation(operation, stack, symboliser.profile())?;
             }
             Row::Sample(of, at) => {
                 let Some(samples) = capture.samples.get(of) else { continue };
@@ -71,13 +73,15 @@ fn rows(capture: &Capture, joined: &[Operation<'_>], plan: &EventsPlan) -> Vec<(
     let asked = |name: &str| plan.events.iter().any(|event| event == name);
     let mut rows: Vec<(u64, Row)> = Vec::new();
     if plan.events.is_empty() || asked(OPEN_EVENT) {
-        rows.extend(joined.iter().enumerate().map(|(at, open)| (open.start_ns, Row::Open(at))));
+        rows.extend(
+            joined.iter().enumerate().map(|(at, open)| (open.start_ns, Row::Operation(at))),
+        );
     }
     for (of, samples) in capture.samples.iter().enumerate() {
         // Of a damaged capture, samples without a definition are still shown.
         let wanted = match capture.event(samples.event) {
             // A half is shown by itself only where its own name was asked for.
-            Some(def) if opens::is_half(def) => asked(&def.name),
+            Some(def) if operations::is_half(def) => asked(&def.name),
             Some(def) => plan.events.is_empty() || asked(&def.name) || asked(&def.set),
             None => plan.events.is_empty(),
         };

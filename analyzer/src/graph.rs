@@ -10,7 +10,7 @@ use crate::aggregate::quality::js_names;
 use crate::aggregate::{StackCounts, count_stacks, losses};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
-use crate::join::{errno, opens};
+use crate::join::{errno, operations};
 use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 use crate::report::CPU_SET;
 use crate::report::frames::{cmdline, comm, last_images};
@@ -122,7 +122,8 @@ fn with_stack(profile: &Profile, counts: &StackCounts) -> Vec<(ResolvedStackId, 
 /// How often each stack occurs, with the path and the result as its leaf: an open is about a file.
 fn opens_with_paths(capture: &Capture, symboliser: &mut Symboliser<'_>) -> StackCounts {
     let mut counts = StackCounts::default();
-    for open in opens::join(capture).operations {
+    let joined = operations::join(capture).operations;
+    for open in joined.iter().filter(|operation| operation.is_open()) {
         let stack = symboliser.resolve(open.stack, open.start_ns);
         let path = open.path.map_or("(path not readable)".to_owned(), |path| match path {
             b"" => "(empty path)".to_owned(),
@@ -145,8 +146,8 @@ fn drawable(capture: &Capture) -> Vec<(String, u64)> {
     for event in losses::by_event(capture) {
         match capture.event(event.id) {
             Some(def) if def.set == CPU_SET => cpu += event.samples,
-            Some(def) if opens::is_half(def) => {
-                opens += if def.name == opens::OPEN { event.samples } else { 0 };
+            Some(def) if operations::is_half(def) => {
+                opens += if def.name == operations::OPEN { event.samples } else { 0 };
             }
             Some(_) => match probes.iter_mut().find(|(name, _count)| *name == event.event) {
                 Some((_name, count)) => *count += event.samples,

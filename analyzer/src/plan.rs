@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::aggregate::opens::PathFilter;
+use crate::aggregate::operations::PathFilter;
 
 /// One run of the program.
 #[derive(Debug, Clone)]

@@ -5,7 +5,10 @@ use formats::capture::{
     JitBatch, JitEntry, LineEnds, Meta, Object, Process, Script, StackId, Symbol, TableLimits,
     Thread, read,
 };
+use formats::catalogue::{Argument, CLEANUP, ENTRIES};
 use formats::limits::Limits;
+
+use crate::join::operations::OPEN;
 
 /// When test recordings begin.
 pub(crate) const START_NS: u64 = 50;
@@ -17,6 +20,25 @@ pub(crate) struct CaptureBuilder {
     open_fields: Vec<&'static str>,
     cleanup_fields: Vec<&'static str>,
     sampled: usize,
+    stack_of_operations: u32,
+}
+
+/// The value of an argument of an operation.
+pub(crate) enum Given<'a> {
+    Text(&'a str),
+    Number(i64),
+}
+
+impl<'a> From<&'a str> for Given<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Given<'_> {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
 }
 
 impl CaptureBuilder {
@@ -24,9 +46,14 @@ impl CaptureBuilder {
     const OPEN: u32 = 2;
     const CLEANUP: u32 = 3;
     const PROBE: u32 = 4;
+    /// The first of the other file functions.
+    const OTHERS: u32 = 10;
 
     pub(crate) fn new() -> Self {
-        Self::with_fields(&["req", "flags", "mode", "cb", "path"], &["req", "type", "result"])
+        Self::with_fields(
+            &["req", "flags", "mode", "cb", "path"],
+            &["req", "type", "result", "ptr"],
+        )
     }
 
     pub(crate) fn with_fields(open: &[&'static str], cleanup: &[&'static str]) -> Self {
@@ -59,7 +86,23 @@ impl CaptureBuilder {
             let source = if id == Self::CPU { "cpu-clock" } else { "uprobe" }.into();
             writer.event(&EventDef { id, name, set, source, fields, period_ns }).unwrap();
         }
-        Self { writer, open_fields: open.to_vec(), cleanup_fields: cleanup.to_vec(), sampled: 0 }
+        for (entry, id) in ENTRIES.iter().zip(Self::OTHERS..) {
+            if [OPEN, CLEANUP].contains(&entry.event) {
+                continue;
+            }
+            let field = |a: &Argument| FieldDef { name: a.name.into(), kind: a.kind };
+            let fields = entry.arguments.iter().map(field).collect();
+            let (name, set) = (entry.event.into(), entry.set.into());
+            let source = "uprobe".into();
+            writer.event(&EventDef { id, name, set, source, fields, period_ns: None }).unwrap();
+        }
+        Self {
+            writer,
+            open_fields: open.to_vec(),
+            cleanup_fields: cleanup.to_vec(),
+            sampled: 0,
+            stack_of_operations: 0,
+        }
     }
 
     /// A process with its threads; gives the threads' indexes.
@@ -180,11 +223,53 @@ impl CaptureBuilder {
         self.writer.sample(Self::OPEN, time, thread, StackId(stack), &fields);
     }
 
+    /// The beginning of another operation; arguments that are not given are zero or unreadable.
+    pub(crate) fn operation(
+        &mut self,
+        thread: u32,
+        time: u64,
+        event: &str,
+        req: u64,
+        arguments: &[(&str, Given<'_>)],
+    ) {
+        let place = ENTRIES.iter().position(|entry| entry.event == event).unwrap();
+        let value = |argument: &Argument| {
+            let given = arguments.iter().find(|(name, _)| *name == argument.name);
+            match given.map(|(_, value)| value) {
+                Some(Given::Text(text)) => FieldValue::Bytes(text.as_bytes()),
+                Some(&Given::Number(number)) => FieldValue::Int(number as u64),
+                None if argument.name == "req" => FieldValue::Int(req),
+                None if argument.kind == FieldType::String => FieldValue::Missing,
+                None => FieldValue::Int(0),
+            }
+        };
+        let fields: Vec<_> = ENTRIES[place].arguments.iter().map(value).collect();
+        let id = Self::OTHERS + place as u32;
+        self.writer.sample(id, time, thread, StackId(self.stack_of_operations), &fields);
+    }
+
+    /// Operations that follow are asked for by this stack.
+    pub(crate) fn operations_by(&mut self, stack: u32) {
+        self.stack_of_operations = stack;
+    }
+
     pub(crate) fn cleanup(&mut self, thread: u32, time: u64, req: u64, result: i64) {
         self.cleanup_of(thread, time, req, result, 1);
     }
 
     pub(crate) fn cleanup_of(&mut self, thread: u32, time: u64, req: u64, result: i64, kind: u64) {
+        self.cleanup_with(thread, time, req, result, kind, 0);
+    }
+
+    pub(crate) fn cleanup_with(
+        &mut self,
+        thread: u32,
+        time: u64,
+        req: u64,
+        result: i64,
+        kind: u64,
+        ptr: u64,
+    ) {
         let names = self.cleanup_fields.clone();
         let fields: Vec<_> = names
             .iter()
@@ -192,6 +277,7 @@ impl CaptureBuilder {
                 "req" => FieldValue::Int(req),
                 "type" => FieldValue::Int(kind),
                 "result" => FieldValue::Int(result as u64),
+                "ptr" => FieldValue::Int(ptr),
                 _ => FieldValue::Int(0),
             })
             .collect();

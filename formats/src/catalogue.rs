@@ -1,10 +1,45 @@
 //! Functions that are worth a probe, as data: where their arguments lie, and what they are called.
 //!
 //! To support one more function is to add one [`Entry`] and its test. Registers follow the System V
-//! AMD64 calling convention (arguments in di, si, dx, cx, r8, r9); structure offsets are libuv's
-//! `uv_fs_t` (include/uv.h), equal in libuv 1.43 to 1.52 (Node 16 to 26).
+//! AMD64 calling convention (arguments in di, si, dx, cx, r8, r9, then the stack); structure offsets
+//! are libuv's `uv_fs_t` (include/uv.h), equal in libuv 1.43 to 1.52 (Node 16 to 26).
 
 use crate::capture::FieldType;
+
+mod files;
+
+/// What an argument means to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The request, by which the parts of one operation are joined.
+    Request,
+    /// The callback; zero where the caller waits for the result.
+    Callback,
+    /// The path that is acted on.
+    Path,
+    /// The second path of a rename, link or copy.
+    NewPath,
+    /// An open file's descriptor.
+    Descriptor,
+    /// A directory that `uv_fs_opendir` gave, an address.
+    Directory,
+    /// Flags of open(2).
+    OpenFlags,
+    /// Flags of `uv_fs_copyfile` (include/uv.h, `UV_FS_COPYFILE_EXCL` and following).
+    CopyFlags,
+    /// What access(2) asks for.
+    AccessMode,
+    /// Permission bits.
+    Mode,
+    /// A number without another meaning here: a length, an offset, an owner.
+    Number,
+    /// `uv_fs_type` of the operation.
+    Type,
+    /// What a result points to: of a directory that was opened, its address.
+    Address,
+    /// The result: what the operation gives, or the error number negated.
+    Result,
+}
 
 /// One argument: its name and how the kernel fetches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +50,24 @@ pub struct Argument {
     pub fetch: &'static str,
     /// How people read it.
     pub kind: FieldType,
+    /// What it means.
+    pub role: Role,
 }
 
 /// One function of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Symbol, which is also the event's name.
+    /// The event's name in the capture: the symbol, unless two entries share one.
+    pub event: &'static str,
+    /// Symbol.
     pub function: &'static str,
     /// The named set that arms it.
     pub set: &'static str,
+    /// Entries with the same name here are armed as one dynamic event with many sites: a hundred
+    /// events take ten seconds to remove, a hundred sites of one event take no longer than one.
+    pub group: Option<&'static str>,
+    /// What it does, as people call it, and its `uv_fs_type`; absent where it begins no operation.
+    pub operation: Option<Operation>,
     /// Arguments. At most one string, and it comes last: the kernel lets a string of 4096 bytes or
     /// more overwrite its neighbour.
     pub arguments: &'static [Argument],
@@ -34,62 +78,65 @@ pub struct Entry {
     pub may_slide: bool,
     /// Whether the callchain is worth its cost here.
     pub stack: bool,
+    /// Versions for which the arguments were compared with what the system calls said.
+    pub versions: &'static str,
 }
 
-const fn argument(name: &'static str, fetch: &'static str, kind: FieldType) -> Argument {
-    Argument { name, fetch, kind }
+/// What a function that begins an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation {
+    /// Name, as Node's `fs` has it.
+    pub name: &'static str,
+    /// `uv_fs_type` (include/uv.h) that the request carries at its end.
+    pub fs_type: i64,
+    /// What a result that is no error tells.
+    pub gives: Gives,
+}
+
+/// What the result of an operation is, where it is no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gives {
+    /// Nothing but success.
+    Nothing,
+    /// A file descriptor.
+    Descriptor,
+    /// A number of bytes.
+    Bytes,
+    /// A number of directory entries.
+    Entries,
 }
 
 /// `uv_fs_type` of an open (include/uv.h, `UV_FS_OPEN`).
 pub const UV_FS_OPEN: i64 = 1;
 
+/// Event that carries the result of every operation.
+pub const CLEANUP: &str = "uv_fs_req_cleanup";
+
 /// All entries.
-pub const ENTRIES: &[Entry] = &[
-    // int uv_fs_open(uv_loop_t*, uv_fs_t* req, const char* path, int flags, int mode, uv_fs_cb)
-    Entry {
-        function: "uv_fs_open",
-        set: "fs",
-        arguments: &[
-            argument("req", "%si:x64", FieldType::Hex),
-            argument("flags", "%cx:s32", FieldType::Signed),
-            argument("mode", "%r8:s32", FieldType::Signed),
-            argument("cb", "%r9:x64", FieldType::Hex),
-            argument("path", "+0(%dx):ustring", FieldType::String),
-        ],
-        filter: None,
-        may_slide: true,
-        stack: true,
-    },
-    // void uv_fs_req_cleanup(uv_fs_t* req): called once an operation has its result, synchronous
-    // or not. uv_fs_t: fs_type at 64, cb at 80, result at 88.
-    Entry {
-        function: "uv_fs_req_cleanup",
-        set: "fs",
-        arguments: &[
-            argument("req", "%di:x64", FieldType::Hex),
-            argument("type", "+64(%di):s32", FieldType::Signed),
-            argument("result", "+88(%di):s64", FieldType::Signed),
-        ],
-        filter: Some("type == 1"),
-        may_slide: true,
-        stack: false,
-    },
-];
+pub const ENTRIES: &[Entry] = &files::ENTRIES;
 
 /// The entries of a named set.
 pub fn set(name: &str) -> impl Iterator<Item = &'static Entry> + '_ {
     ENTRIES.iter().filter(move |entry| entry.set == name)
 }
 
+/// The entry with this event name.
+#[must_use]
+pub fn entry(event: &str) -> Option<&'static Entry> {
+    ENTRIES.iter().find(|entry| entry.event == event)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
     fn entries_keep_the_kernels_rules() {
         for entry in ENTRIES {
             let strings = entry.arguments.iter().filter(|a| a.fetch.ends_with("ustring"));
-            assert!(strings.count() <= 1, "{}: more than one string", entry.function);
+            assert!(strings.count() <= 1, "{}: more than one string", entry.event);
             for (at, argument) in entry.arguments.iter().enumerate() {
                 let is_string = argument.kind == FieldType::String;
                 assert_eq!(is_string, argument.fetch.ends_with(":ustring"), "{}", argument.name);
@@ -101,8 +148,29 @@ mod tests {
     }
 
     #[test]
-    fn the_open_filter_is_the_open_type() {
-        let cleanup = ENTRIES.iter().find(|e| e.function == "uv_fs_req_cleanup").unwrap();
-        assert_eq!(cleanup.filter, Some(format!("type == {UV_FS_OPEN}").as_str()));
+    fn entries_have_names_of_their_own() {
+        let names: HashSet<_> = ENTRIES.iter().map(|entry| entry.event).collect();
+        assert_eq!(names.len(), ENTRIES.len());
+        let operations: Vec<_> = ENTRIES.iter().filter_map(|entry| entry.operation).collect();
+        let types: HashSet<_> = operations.iter().map(|operation| operation.fs_type).collect();
+        assert_eq!(types.len(), operations.len());
+        assert_eq!(entry("uv_fs_open").unwrap().operation.unwrap().fs_type, UV_FS_OPEN);
+        assert_eq!(entry("uv_fs_nothing"), None);
+    }
+
+    #[test]
+    fn members_of_a_group_agree() {
+        for a in ENTRIES.iter().filter(|entry| entry.group.is_some()) {
+            for b in ENTRIES.iter().filter(|b| b.group == a.group) {
+                let of = |e: &Entry| (e.set, e.filter, e.may_slide, e.stack);
+                assert_eq!(of(a), of(b), "{} and {}", a.event, b.event);
+                for argument in a.arguments {
+                    let other = b.arguments.iter().find(|other| other.name == argument.name);
+                    let type_of = |a: &Argument| a.fetch.rsplit(':').next();
+                    let is_equal = |other: &Argument| type_of(other) == type_of(argument);
+                    assert!(other.is_none_or(is_equal), "{}: {}", b.event, argument.name);
+                }
+            }
+        }
     }
 }

@@ -171,8 +171,12 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         status = INCOMPLETE;
     }
     summary.warnings.iter().for_each(|warning| console.say(warning));
-    let (opens, others): (Vec<_>, Vec<_>) =
-        summary.missing.iter().partition(|name| catalogue::set("fs").any(|e| e.function == **name));
+    let (opens, others): (Vec<_>, Vec<_>) = summary.missing.iter().partition(|name| {
+        let is_of = |entry: &catalogue::Entry| {
+            [Some(entry.event), entry.group].contains(&Some(name.as_str()))
+        };
+        catalogue::set("fs").any(is_of)
+    });
     if !opens.is_empty() {
         console.say("no libuv in the target: its opens were not recorded (is it Node.js?)");
     }

@@ -38,12 +38,13 @@ impl Event {
     }
 }
 
-/// The file operations of a complete capture, with their stacks.
+/// The opens of a complete capture, with their stacks.
 ///
 /// # Errors
 /// If the analyzer fails or a line is not an event.
 pub fn file_events(capture: &Path) -> Result<Vec<Event>> {
-    events_of(capture, "fs")
+    let is_open = |event: &Event| event.args.get("operation").is_some_and(|name| name == "open");
+    Ok(events_of(capture, "fs")?.into_iter().filter(is_open).collect())
 }
 
 /// The samples of one event in a complete capture, with their stacks.

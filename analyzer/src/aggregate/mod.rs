@@ -4,7 +4,7 @@
 pub mod cpu;
 pub mod glob;
 pub mod losses;
-pub mod opens;
+pub mod operations;
 pub mod quality;
 
 use formats::capture::{Capture, EventDef};

@@ -8,12 +8,14 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::OPEN_EVENT;
-use crate::join::opens::Operation;
+use formats::catalogue::{Gives, Role};
+
+use crate::join::operations::Operation;
 use crate::join::{errno, flags};
 use crate::plan::EventsPlan;
-use crate::profile::{Profile, ResolvedStackId};
+use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
 use crate::report::frames::{JsonFrame, hex};
-use crate::report::stacks::{Line, full};
+use crate::report::stacks::{Line, full, is_application};
 use crate::report::style::Style;
 use crate::report::text::write_lines;
 use crate::report::units::duration;
@@ -50,38 +52,65 @@ pub(super) struct LineWriter<'c, 'o> {
 }
 
 impl LineWriter<'_, '_> {
-    pub(super) fn open(
+    pub(super) fn operation(
         &mut self,
-        open: &Operation<'_>,
+        operation: &Operation<'_>,
         stack: Option<ResolvedStackId>,
         profile: &Profile,
     ) -> io::Result<()> {
-        let place = Place { time_ns: open.start_ns, pid: open.pid, tid: open.tid };
+        let Operation { start_ns: time_ns, pid, tid, .. } = *operation;
+        let place = Place { time_ns, pid, tid };
         if self.plan.json {
-            let args = self.open_args(open);
+            let args = self.operation_args(operation);
             return self.json(OPEN_EVENT, place, args, stack, profile);
         }
-        let path =
-            open.path.map_or("(not readable)".to_owned(), |path| clean_string(path, TEXT_CHARS));
-        let mut text = format!("open {path}");
-        if let Some(bits) = open.flags {
-            text.push_str(&format!(" {}", flags::text(bits as u32, &self.capture.meta.arch)));
-            if bits as u32 & flags::O_CREAT != 0 {
-                text.push_str(&open.mode.map_or(String::new(), |mode| format!(" {mode:#o}")));
-            }
-        }
-        match (open.result, open.errno()) {
-            (_, Some(number)) => text.push_str(&format!(" = {}", errno::name(number))),
+        let mut text = format!("{}({})", operation.name, self.inside(operation).join(", "));
+        match (operation.result, operation.errno()) {
+            (_, Some(number)) => text.push_str(&format!(" = -{}", errno::name(number))),
             (Some(result), None) => text.push_str(&format!(" = {result}")),
             (None, None) => text.push_str(" = ?"),
         }
-        if let Some(latency) = open.latency_ns {
+        if let Some(latency) = operation.latency_ns {
             text.push_str(&format!(" <{}>", duration(latency)));
         }
-        if let Some(asynchronous) = open.asynchronous {
+        if let Some(asynchronous) = operation.asynchronous {
             text.push_str(if asynchronous { " async" } else { " sync" });
         }
+        if let Some(asked) = stack.and_then(|stack| who_asked(profile, stack)) {
+            text.push_str(&format!("  {}", self.style.dim(&format!("at {asked}"))));
+        }
+        let stack = stack.filter(|_| self.plan.stacks);
         self.text(OPEN_EVENT, place, &text, stack, profile)
+    }
+
+    /// What stands between the parentheses.
+    fn inside(&self, operation: &Operation<'_>) -> Vec<String> {
+        let quoted = |path: &[u8]| format!("\"{}\"", clean_string(path, TEXT_CHARS));
+        let path = operation.path.map(quoted);
+        let mut inside = Vec::new();
+        match (operation.descriptor, operation.directory) {
+            // As strace -y has it.
+            (Some(number), _) => {
+                let path = operation.path.map(|path| clean_string(path, TEXT_CHARS));
+                inside.push(path.map_or(number.to_string(), |path| format!("{number}<{path}>")));
+            }
+            (None, Some(_address)) => inside.push(path.unwrap_or_else(|| "?".to_owned())),
+            (None, None) => inside.push(path.unwrap_or_else(|| "(not readable)".to_owned())),
+        }
+        inside.extend(operation.new_path.map(quoted));
+        inside.extend(self.flags(operation));
+        let is_made = operation.flags.is_none_or(|(bits, role)| {
+            role != Role::OpenFlags || bits as u32 & flags::O_CREAT != 0
+        });
+        inside.extend(mode(operation).filter(|_| is_made));
+        inside
+    }
+
+    fn flags(&self, operation: &Operation<'_>) -> Option<String> {
+        match operation.flags? {
+            (bits, Role::CopyFlags) => flags::of_copy(bits as u32),
+            (bits, _) => Some(flags::text(bits as u32, &self.capture.meta.arch)),
+        }
     }
 
     pub(super) fn sample(
@@ -133,27 +162,46 @@ impl LineWriter<'_, '_> {
         self.text(&name, place, &args.join(" "), stack, profile)
     }
 
-    fn open_args(&self, open: &Operation<'_>) -> Map<String, Value> {
+    fn operation_args(&self, operation: &Operation<'_>) -> Map<String, Value> {
         let mut args = Map::new();
-        args.insert("operation".into(), json!("open"));
-        if let Some(path) = open.path {
+        args.insert("operation".into(), json!(operation.name));
+        if let Some(number) = operation.descriptor {
+            args.insert("fd".into(), json!(number));
+        }
+        if let Some(path) = operation.path {
             put_text("path", path, &mut args);
         }
-        if let Some(bits) = open.flags {
-            args.insert("flags".into(), json!(flags::text(bits as u32, &self.capture.meta.arch)));
+        if let Some(path) = operation.new_path {
+            put_text("new_path", path, &mut args);
         }
-        if let Some(mode) = open.mode {
-            args.insert("mode".into(), json!(mode));
+        if let Some(flags) = self.flags(operation) {
+            args.insert("flags".into(), json!(flags));
         }
-        if let Some(asynchronous) = open.asynchronous {
+        match operation.mode {
+            Some((mode, Role::AccessMode)) => {
+                args.insert("access".into(), json!(flags::of_access(mode as u32)));
+            }
+            Some((mode, _)) => {
+                args.insert("mode".into(), json!(mode));
+            }
+            None => {}
+        }
+        if let Some(asynchronous) = operation.asynchronous {
             args.insert("async".into(), json!(asynchronous));
         }
-        match (open.result, open.errno()) {
-            (_, Some(number)) => args.insert("errno".into(), json!(errno::name(number))),
-            (Some(result), None) => args.insert("result".into(), json!(result)),
-            (None, None) => None,
-        };
-        if let Some(latency) = open.latency_ns {
+        match (operation.result, operation.errno()) {
+            (_, Some(number)) => {
+                args.insert("errno".into(), json!(errno::name(number)));
+            }
+            (Some(result), None) => {
+                args.insert("result".into(), json!(result));
+                if operation.gives == Gives::Bytes {
+                    args.insert("bytes".into(), json!(result));
+                }
+            }
+            (None, None) => {}
+        }
+        if let Some(latency) = operation.latency_ns {
             args.insert("latency_ns".into(), json!(latency));
         }
         args
@@ -226,6 +274,30 @@ impl LineWriter<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The mode as it is read: permissions in octal, access by name.
+fn mode(operation: &Operation<'_>) -> Option<String> {
+    match operation.mode? {
+        (mode, Role::AccessMode) => Some(flags::of_access(mode as u32)),
+        (mode, _) => Some(format!("{mode:#o}")),
+    }
+}
+
+/// The JavaScript that asked: the innermost frame of the application, else the innermost that has a
+/// name.
+fn who_asked(profile: &Profile, stack: ResolvedStackId) -> Option<String> {
+    let application = profile.leaf_first(stack).find(|frame| is_application(frame));
+    let named = || {
+        let is_named =
+            |frame: &&ResolvedFrame| frame.kind == Kind::Js && frame.unresolved.is_none();
+        profile.leaf_first(stack).find(is_named)
+    };
+    Some(match full(application.or_else(named)?) {
+        Line::Frame { function, place: Some(place) } => format!("{function} ({place})"),
+        Line::Frame { function, place: None } => function,
+        Line::Folded(text) => text,
+    })
 }
 
 /// Text as it can be shown, and beside it the bytes themselves where they had to be changed.

@@ -1,4 +1,4 @@
-//! The flags of open(2) as text. Numbers are Linux's (include/uapi/asm-generic/fcntl.h); four bits
+//! Flags of open(2), of copies and of access(2) as text. Numbers of open(2) are Linux's (include/uapi/asm-generic/fcntl.h); four bits
 //! differ on arm64 (arch/arm64/include/uapi/asm/fcntl.h).
 
 /// Access modes, the two lowest bits.
@@ -58,6 +58,40 @@ fn generic(flags: u32) -> u32 {
     MOVED.iter().filter(|(from, _to)| flags & from != 0).fold(kept, |kept, (_from, to)| kept | to)
 }
 
+/// Flags of a copy (include/uv.h, `UV_FS_COPYFILE_*`); absent where there is none.
+#[must_use]
+pub fn of_copy(flags: u32) -> Option<String> {
+    const NAMES: [(u32, &str); 3] =
+        [(1, "COPYFILE_EXCL"), (2, "COPYFILE_FICLONE"), (4, "COPYFILE_FICLONE_FORCE")];
+    (flags != 0).then(|| named(flags, &NAMES))
+}
+
+/// What access(2) asks for (include/uapi/linux/fs.h and unistd.h).
+#[must_use]
+pub fn of_access(mode: u32) -> String {
+    if mode == 0 {
+        "F_OK".to_owned()
+    } else {
+        named(mode, &[(4, "R_OK"), (2, "W_OK"), (1, "X_OK")])
+    }
+}
+
+/// Bits by name, those without one in hexadecimal.
+fn named(bits: u32, names: &[(u32, &str)]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = bits;
+    for &(bit, name) in names {
+        if bits & bit != 0 {
+            parts.push(name.to_owned());
+            rest &= !bit;
+        }
+    }
+    if rest != 0 {
+        parts.push(format!("{rest:#x}"));
+    }
+    parts.join("|")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +113,13 @@ mod tests {
         }
         assert_eq!(text(0o40_000, "aarch64"), "O_RDONLY|O_DIRECTORY");
         assert_eq!(text(0o40_000, "x86_64"), "O_RDONLY|O_DIRECT");
+    }
+
+    #[test]
+    fn flags_of_copies_and_access_have_their_names() {
+        assert_eq!(of_copy(0), None);
+        assert_eq!(of_copy(1).as_deref(), Some("COPYFILE_EXCL"));
+        assert_eq!(of_copy(0xe).as_deref(), Some("COPYFILE_FICLONE|COPYFILE_FICLONE_FORCE|0x8"));
+        assert_eq!((of_access(0), of_access(6)), ("F_OK".into(), "R_OK|W_OK".into()));
     }
 }

@@ -3,4 +3,5 @@
 
 pub mod errno;
 pub mod flags;
-pub mod opens;
+mod handles;
+pub mod operations;

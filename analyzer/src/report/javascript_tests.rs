@@ -201,7 +201,8 @@ fn hits_without_a_stack_are_said_and_not_drawn() {
     assert_eq!((&said["reason"], &said["frames"]), (&json!("stack-not-taken"), &json!(90)));
     let events = report["capture"]["by_event"].as_array().unwrap();
     let without: Vec<_> = events.iter().map(|event| event["without_stack"].as_u64()).collect();
-    assert_eq!(without, [None, Some(45), None, Some(45)]);
+    assert_eq!(without.iter().filter(|hits| hits.is_some()).count(), 2);
+    assert_eq!((without[1], without[3]), (Some(45), Some(45)));
     for (event, what) in [("fs", "opens"), ("probe", "samples")] {
         let mut out = Vec::new();
         crate::graph::write(

@@ -12,7 +12,7 @@ use super::frames::{JsonFrame, cmdline, comm, hex};
 use super::{CpuReport, ProbeReport, Report};
 use crate::aggregate::cpu::{FunctionShare, InnermostShare, LineShare};
 use crate::aggregate::losses::EventCount;
-use crate::aggregate::opens::{Latency, OpenCount, OpenStack, PathOpens};
+use crate::aggregate::operations::{Latency, OpenCount, OpenStack, PathOperations};
 use crate::aggregate::quality::Named;
 use crate::profile::{FrameId, JsNames, Profile, Reason};
 
@@ -29,6 +29,9 @@ struct Top<'r> {
     opens: Vec<Opens<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     opens_total: Option<OpensTotal>,
+    operations: Vec<Operations<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations_total: Option<OperationsTotal>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     probes: Vec<Probe<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +112,15 @@ struct OpensTotal {
 }
 
 #[derive(Serialize)]
+struct OperationsTotal {
+    rows: usize,
+    #[serde(flatten)]
+    operations: Counts,
+    bytes: u64,
+    results_without_operation: u64,
+}
+
+#[derive(Serialize)]
 struct Counts {
     count: u64,
     failed: u64,
@@ -126,6 +138,33 @@ struct Opens<'r> {
     path_unreadable: bool,
     #[serde(flatten)]
     opens: Counts,
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    pids: &'r [u32],
+    errors: &'r BTreeMap<Cow<'static, str>, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ns: Option<LatencyInfo>,
+    stacks: Vec<Stack<'r>>,
+}
+
+#[derive(Serialize)]
+struct Operations<'r> {
+    operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    path_unreadable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_path_bytes: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    by_handle: bool,
+    #[serde(flatten)]
+    operations: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
     #[serde(skip_serializing_if = "<[u32]>::is_empty")]
     pids: &'r [u32],
     errors: &'r BTreeMap<Cow<'static, str>, u64>,
@@ -244,16 +283,23 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
                 .map(|&(reason, frames)| unresolved(reason, frames, report.js_names))
                 .collect(),
         },
-        opens: report
-            .paths
-            .iter()
-            .take(top)
-            .map(|path| opens(path, &report.profile, top))
-            .collect(),
+        opens: report.paths().take(top).map(|path| opens(path, &report.profile, top)).collect(),
         opens_total: report.opens.map(|opens| OpensTotal {
-            paths: report.paths.len(),
+            paths: report.paths().count(),
             opens: counts(opens),
             results_without_open: report.results_without_open,
+        }),
+        operations: report
+            .operations
+            .iter()
+            .take(top)
+            .map(|row| operations(row, &report.profile, top))
+            .collect(),
+        operations_total: report.opens.map(|_recorded| OperationsTotal {
+            rows: report.operations.len(),
+            operations: counts(report.all_operations),
+            bytes: report.bytes,
+            results_without_operation: report.results_without_operation,
         }),
         probes: report.probes.iter().map(|hits| probe(hits, &report.profile, top)).collect(),
         cpu: report.cpu.as_ref().map(|cpu| self::cpu(cpu, &report.profile, top)),
@@ -327,20 +373,56 @@ fn counts(opens: OpenCount) -> Counts {
     Counts { count, failed, pending, synchronous, asynchronous }
 }
 
-fn opens<'r>(path: &'r PathOpens<'_>, profile: &'r Profile, top: usize) -> Opens<'r> {
-    let shown = path.path.map(|path| Clean(path).to_string());
-    // The path itself, where the shown one had to be changed.
-    let differs = path.path.filter(|&path| shown.as_deref().map(str::as_bytes) != Some(path));
+fn opens<'r>(row: &'r PathOperations<'_>, profile: &'r Profile, top: usize) -> Opens<'r> {
+    let Operations { path, path_bytes, path_unreadable, operations, .. } =
+        operations_without_stacks(row);
     Opens {
-        path_bytes: differs.map(hex),
-        path_unreadable: path.path.is_none(),
-        path: shown.map_or(Cow::Borrowed(UNREADABLE_PATH), Cow::Owned),
-        opens: counts(path.opens),
-        pids: &path.pids,
-        errors: &path.errors,
-        latency_ns: path.latency.map(|Latency { p50, p99, max }| LatencyInfo { p50, p99, max }),
-        stacks: path.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect(),
+        path: path.unwrap_or(Cow::Borrowed(UNREADABLE_PATH)),
+        path_bytes,
+        path_unreadable,
+        opens: operations,
+        pids: &row.pids,
+        errors: &row.errors,
+        latency_ns: row.latency.map(latency),
+        stacks: row.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect(),
     }
+}
+
+fn operations<'r>(row: &'r PathOperations<'_>, profile: &'r Profile, top: usize) -> Operations<'r> {
+    let stacks = row.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect();
+    Operations { stacks, ..operations_without_stacks(row) }
+}
+
+fn operations_without_stacks<'r>(row: &'r PathOperations<'_>) -> Operations<'r> {
+    let (path, path_bytes) = row.path.map(shown).unzip();
+    let (new_path, new_path_bytes) = row.new_path.map(shown).unzip();
+    Operations {
+        operation: row.operation,
+        path: path.map(Cow::Owned),
+        path_bytes: path_bytes.flatten(),
+        path_unreadable: row.path.is_none() && !row.by_handle,
+        new_path,
+        new_path_bytes: new_path_bytes.flatten(),
+        by_handle: row.by_handle,
+        operations: counts(row.opens),
+        bytes: row.bytes,
+        pids: &row.pids,
+        errors: &row.errors,
+        latency_ns: row.latency.map(latency),
+        stacks: Vec::new(),
+    }
+}
+
+/// A path as it can be shown, and its bytes where it had to be changed.
+fn shown(path: &[u8]) -> (String, Option<String>) {
+    let shown = Clean(path).to_string();
+    let bytes = (shown.as_bytes() != path).then(|| hex(path));
+    (shown, bytes)
+}
+
+fn latency(latency: Latency) -> LatencyInfo {
+    let Latency { p50, p99, max } = latency;
+    LatencyInfo { p50, p99, max }
 }
 
 fn stack_of<'r>(stack: &OpenStack, profile: &'r Profile) -> Stack<'r> {

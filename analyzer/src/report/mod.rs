@@ -11,6 +11,8 @@ pub mod units;
 #[cfg(test)]
 mod javascript_tests;
 #[cfg(test)]
+mod operations_tests;
+#[cfg(test)]
 mod tests;
 
 use formats::capture::{Capture, EventDef};
@@ -18,9 +20,9 @@ use formats::capture::{Capture, EventDef};
 use crate::aggregate::count_stacks;
 use crate::aggregate::cpu::{self, FunctionShare, Functions, InnermostShare};
 use crate::aggregate::losses::{self, EventCount};
-use crate::aggregate::opens::{self as by_path, OpenCount, PathFilter, PathOpens};
+use crate::aggregate::operations::{OpenCount, PathFilter, PathOperations, by_operation};
 use crate::aggregate::quality::{self, StackQuality};
-use crate::join::opens;
+use crate::join::operations::{self, Operation};
 use crate::profile::{JsNames, Profile, ResolvedStackId};
 use crate::source_map::Originals;
 use crate::symbolise::Symboliser;
@@ -68,14 +70,20 @@ pub struct Report<'c> {
     pub profile: Profile,
     /// What [`Self::paths`] was filtered by.
     pub filter: &'c PathFilter,
-    /// Opens by path, filtered as asked, all of them.
-    pub paths: Vec<PathOpens<'c>>,
+    /// Operations by what they did and to which path, filtered as asked, all of them.
+    pub operations: Vec<PathOperations<'c>>,
     /// All opens of the capture, whatever the filter; `None` if opens were not recorded.
     pub opens: Option<OpenCount>,
-    /// Whether more than one process opened files.
+    /// The same of all file operations, opens among them.
+    pub all_operations: OpenCount,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Whether more than one process did something to files.
     pub many_open: bool,
     /// Results of opens that began before the recording.
     pub results_without_open: u64,
+    /// The same of other operations.
+    pub results_without_operation: u64,
     /// CPU time, if it was recorded.
     pub cpu: Option<CpuReport>,
     /// Probes that are no halves of opens.
@@ -95,12 +103,13 @@ impl<'c> Report<'c> {
     #[must_use]
     pub fn new(capture: &'c Capture, filter: &'c PathFilter, originals: &Originals) -> Self {
         let mut symboliser = Symboliser::new(capture, originals);
-        let joined = opens::join(capture);
-        let paths = by_path::by_path(&joined.operations, &mut symboliser, filter);
+        let joined = operations::join(capture);
+        let operations = by_operation(&joined.operations, &mut symboliser, filter);
         let time = count_stacks(capture, &mut symboliser, |event| event.set == CPU_SET);
         // Results have no stack of interest: they would count every asynchronous open twice.
         let others = count_stacks(capture, &mut symboliser, |event| {
-            event.set != CPU_SET && !(opens::is_half(event) && event.name == opens::CLEANUP)
+            let begins = operations::is_beginning(event);
+            event.set != CPU_SET && (begins || !operations::is_half(event))
         });
         let probes = probes(capture, &mut symboliser);
         let mut profile = symboliser.into_profile();
@@ -123,17 +132,21 @@ impl<'c> Report<'c> {
             }
         });
         let has_opens =
-            capture.events.iter().any(|event| event.set == "fs" || opens::is_half(event));
+            capture.events.iter().any(|event| event.set == "fs" || operations::is_half(event));
         let mut pids = joined.operations.iter().map(|open| open.pid);
         let first = pids.next();
         Self {
             capture,
             profile,
             filter,
-            paths,
-            opens: has_opens.then(|| OpenCount::of(&joined.operations)),
+            operations,
+            opens: has_opens
+                .then(|| OpenCount::of(joined.operations.iter().filter(|open| open.is_open()))),
+            all_operations: OpenCount::of(&joined.operations),
+            bytes: joined.operations.iter().filter_map(Operation::bytes).sum(),
             many_open: pids.any(|pid| Some(pid) != first),
             results_without_open: joined.results_without_open,
+            results_without_operation: joined.results_without_operation,
             cpu,
             probes,
             quality,
@@ -141,6 +154,12 @@ impl<'c> Report<'c> {
             events: losses::by_event(capture),
             problems: losses::problems(capture),
         }
+    }
+
+    /// The opens among the operations.
+    pub fn paths(&self) -> impl Iterator<Item = &PathOperations<'c>> {
+        let is_open = |row: &&PathOperations<'c>| row.operation == operations::OPEN_OPERATION;
+        self.operations.iter().filter(is_open)
     }
 
     /// Recorded time in nanoseconds.
@@ -167,7 +186,7 @@ impl<'c> Report<'c> {
 
 /// The hits of each probe. A half of an open that was asked for as a probe is among the opens.
 fn probes(capture: &Capture, symboliser: &mut Symboliser<'_>) -> Vec<ProbeReport> {
-    let is_probe = |event: &&EventDef| event.set == PROBE_SET && !opens::is_half(event);
+    let is_probe = |event: &&EventDef| event.set == PROBE_SET && !operations::is_half(event);
     let probes = capture.events.iter().filter(is_probe).map(|probe| {
         let counts = count_stacks(capture, symboliser, |event| event.id == probe.id);
         let mut stacks = counts.rows();

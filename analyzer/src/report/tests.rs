@@ -12,7 +12,7 @@ use crate::report::text::TextOptions;
 use crate::testing::CaptureBuilder;
 
 /// An application that fails to open its configuration, opens data, and computes.
-fn application() -> CaptureBuilder {
+pub(super) fn application() -> CaptureBuilder {
     let mut build = CaptureBuilder::new();
     let threads = build.process(10, &[10, 11]);
     let node = build.object("/usr/bin/node", 0);
@@ -60,7 +60,7 @@ fn application() -> CaptureBuilder {
     build
 }
 
-fn json(capture: &Capture, filter: &PathFilter, top: Option<usize>) -> Value {
+pub(super) fn json(capture: &Capture, filter: &PathFilter, top: Option<usize>) -> Value {
     let mut out = Vec::new();
     json::write(
         &Report::new(capture, filter, &crate::source_map::Originals::default()),
@@ -71,11 +71,11 @@ fn json(capture: &Capture, filter: &PathFilter, top: Option<usize>) -> Value {
     serde_json::from_slice(&out).unwrap()
 }
 
-fn text(capture: &Capture, colour: bool) -> String {
+pub(super) fn text(capture: &Capture, colour: bool) -> String {
     filtered(capture, &PathFilter::default(), colour)
 }
 
-fn filtered(capture: &Capture, filter: &PathFilter, colour: bool) -> String {
+pub(super) fn filtered(capture: &Capture, filter: &PathFilter, colour: bool) -> String {
     let mut out = Vec::new();
     let report = Report::new(capture, filter, &crate::source_map::Originals::default());
     let options = TextOptions { top: None, style: Style { colour } };
@@ -91,9 +91,9 @@ node /app/server.js (pid 10)
 2.00 s recorded from 2023-11-14 22:13:20 UTC on Linux 6.18.0
 90 CPU samples (cpu-clock), 7 opens, 3 failed, 1 uprobe:node:f
 
-FAILED OPENS
-   count  failed        p50        p99        max  path
-       3       3    12.0 µs    12.0 µs    12.0 µs  /app/config/local.json  ENOENT 3
+FAILED OPERATIONS
+   count  failed        p50        p99        max  operation
+       3       3    12.0 µs    12.0 µs    12.0 µs  open /app/config/local.json  ENOENT 3
           3 x sync, failed
               … Node: openSync, 2 native
               readSettings  /app/lib/settings.js:12:18
@@ -226,7 +226,7 @@ fn processes_are_told_apart_where_several_open() {
 }
 
 /// A missing value is absent, never null or "".
-fn assert_no_empty_values(value: &Value) {
+pub(super) fn assert_no_empty_values(value: &Value) {
     match value {
         Value::Null => panic!("null"),
         Value::String(text) => assert!(!text.is_empty()),
@@ -236,7 +236,7 @@ fn assert_no_empty_values(value: &Value) {
     }
 }
 
-fn events_of(capture: &Capture, plan: &EventsPlan) -> String {
+pub(super) fn events_of(capture: &Capture, plan: &EventsPlan) -> String {
     let mut out = Vec::new();
     events::write(
         capture,
@@ -288,7 +288,8 @@ fn events_come_in_time_order() {
     assert_eq!(only(&["uv_fs_req_cleanup"]).lines().count(), 6);
     let text = only(&["fs"]);
     let first = text.lines().next().unwrap();
-    let want = "    0.000999 10/10 fs open /app/config/local.json O_RDONLY = ENOENT <12.0 µs> sync";
+    let want = "    0.000999 10/10 fs open(\"/app/config/local.json\", O_RDONLY) = -ENOENT <12.0 µs> sync  \
+                at readSettings (/app/lib/settings.js:12:18)";
     assert_eq!(first, want);
 }
 

@@ -1,6 +1,7 @@
 //! The report for people: one page, the worst first. It must not compute anything but layout.
 
 mod cpu;
+mod operations;
 mod probes;
 mod quality;
 
@@ -10,11 +11,10 @@ use formats::text::clean_string;
 
 use super::Report;
 use super::frames::{cmdline, comm, last_images};
-use super::json::UNREADABLE_PATH;
-use super::stacks::{self, Line};
+use super::stacks::Line;
 use super::style::Style;
 use super::units::{counted, date, duration};
-use crate::aggregate::opens::{OpenCount, OpenStack, PathFilter, PathOpens};
+use crate::aggregate::operations::PathFilter;
 
 /// Paths and remarks shown unless `--top` says otherwise.
 const TOP: usize = 20;
@@ -26,8 +26,6 @@ const STACKS: usize = 3;
 const PATH_CHARS: usize = 300;
 /// Longest command line that is shown, characters.
 const COMMAND_CHARS: usize = 200;
-/// Processes named behind a path.
-const PIDS: usize = 3;
 /// Longest event name and source that is shown, characters.
 const NAME_CHARS: usize = 80;
 /// Processes named in the head.
@@ -53,8 +51,8 @@ pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> 
     let top_functions = options.top.unwrap_or(TOP_FUNCTIONS);
     let mut page = Page { report, top, top_functions, style: options.style, out };
     page.head()?;
-    page.opens()?;
-    // Who filters opens asks for nothing else.
+    page.operations()?;
+    // Who filters operations asks for nothing else.
     if !report.filter.is_set() {
         page.probes()?;
         if let Some(cpu) = &report.cpu {
@@ -114,6 +112,13 @@ impl Page<'_, '_, '_> {
         if let Some(opens) = self.report.opens {
             parts.push(counted(opens.count, "open", "opens"));
             parts.push(format!("{} failed", opens.failed));
+            let all = self.report.all_operations;
+            let others = all.count - opens.count;
+            if others > 0 {
+                let what = "other file operation";
+                parts.push(counted(others, what, &format!("{what}s")));
+                parts.push(format!("{} failed", all.failed - opens.failed));
+            }
         }
         for probe in &self.report.probes {
             let name = clean_string(probe.event.as_bytes(), NAME_CHARS);
@@ -140,103 +145,6 @@ impl Page<'_, '_, '_> {
             return Ok(());
         }
         writeln!(self.out, "filter: {}", parts.join(" "))
-    }
-
-    fn opens(&mut self) -> io::Result<()> {
-        let (failed, fine): (Vec<&PathOpens<'_>>, Vec<_>) =
-            self.report.paths.iter().partition(|path| path.opens.failed > 0);
-        if !failed.is_empty() {
-            self.table("FAILED OPENS", &failed)?;
-        }
-        if !fine.is_empty() {
-            let title = if failed.is_empty() { "OPENS" } else { "OTHER OPENS" };
-            self.table(title, &fine)?;
-        }
-        if failed.is_empty() && fine.is_empty() {
-            let why = match self.report.opens {
-                None if self.report.is_cut_before_events() => "not known: the capture is cut",
-                None => "opens were not recorded (nrec record -e fs)",
-                Some(OpenCount { count: 0, .. }) => "no file was opened",
-                Some(_) => "no open fits the filter",
-            };
-            writeln!(self.out, "\n{}\n  {why}", self.style.heading("OPENS"))?;
-        }
-        if self.report.results_without_open > 0 {
-            let count = counted(
-                self.report.results_without_open,
-                "result belongs to an open",
-                "results belong to opens",
-            );
-            writeln!(self.out, "\n  {count} from before the recording, or whose record was lost")?;
-        }
-        Ok(())
-    }
-
-    fn table(&mut self, title: &str, paths: &[&PathOpens<'_>]) -> io::Result<()> {
-        writeln!(self.out, "\n{}", self.style.heading(title))?;
-        let head = "   count  failed        p50        p99        max  path";
-        writeln!(self.out, "{}", self.style.dim(head))?;
-        for path in paths.iter().take(self.top) {
-            self.path(path)?;
-        }
-        self.more(paths.len(), self.top, "path", "paths")
-    }
-
-    fn path(&mut self, path: &PathOpens<'_>) -> io::Result<()> {
-        let name = path.path.map_or(UNREADABLE_PATH.to_owned(), |path| match path {
-            b"" => "(empty path)".to_owned(),
-            path => clean_string(path, PATH_CHARS),
-        });
-        let OpenCount { count, failed, pending, .. } = path.opens;
-        let failed = format!("{:>6}", if failed > 0 { failed.to_string() } else { "-".into() });
-        let time = |pick: fn(crate::aggregate::opens::Latency) -> u64| {
-            path.latency.map_or("-".to_owned(), |latency| duration(pick(latency)))
-        };
-        let (p50, p99, max) = (time(|l| l.p50), time(|l| l.p99), time(|l| l.max));
-        let failed =
-            if path.opens.failed > 0 { self.style.bad(&failed) } else { self.style.dim(&failed) };
-        let mut notes: Vec<String> =
-            path.errors.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        if pending > 0 {
-            notes.push(format!("no result {pending}"));
-        }
-        let notes =
-            if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) };
-        let notes = self.style.bad(&notes);
-        let pids = if self.report.many_open { pids(&path.pids) } else { String::new() };
-        let pids = self.style.dim(&pids);
-        writeln!(
-            self.out,
-            "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}{pids}"
-        )?;
-        let profile = &self.report.profile;
-        let taken = |stack: &&OpenStack| stacks::is_taken(profile, stack.stack);
-        let with_stack: u64 = path.stacks.iter().filter(taken).map(|s| s.opens.count).sum();
-        let shown: u64 = path.stacks.iter().map(|s| s.opens.count).sum();
-        let stacks = path.stacks.iter().filter(taken).map(|stack| (stack.stack, stack.opens));
-        let stacks =
-            stacks::alike(&self.report.profile, stacks, OpenCount::merge, |opens| opens.count);
-        for (opens, lines) in stacks.iter().take(STACKS) {
-            let how = match *opens {
-                OpenCount { count, synchronous, .. } if count == synchronous => "sync",
-                OpenCount { count, asynchronous, .. } if count == asynchronous => "async",
-                OpenCount { synchronous: 0, asynchronous: 0, .. } => "",
-                _ => "sync and async",
-            };
-            let failed = match opens.failed {
-                0 => String::new(),
-                failed if failed == opens.count => ", failed".to_owned(),
-                failed => format!(", {failed} failed"),
-            };
-            writeln!(self.out, "{:>11} x {how}{failed}", opens.count)?;
-            self.stack(lines)?;
-        }
-        self.more_stacks(stacks.len())?;
-        if with_stack < shown {
-            let text = format!("          stacks of {with_stack} of {shown} opens");
-            writeln!(self.out, "{}", self.style.dim(&text))?;
-        }
-        Ok(())
     }
 
     fn more_stacks(&mut self, stacks: usize) -> io::Result<()> {
@@ -293,18 +201,6 @@ impl Page<'_, '_, '_> {
         }
         let text = format!("  … {} more {} (--top N)", more, if more == 1 { one } else { many });
         writeln!(self.out, "{}", self.style.dim(&text))
-    }
-}
-
-/// Which processes opened a path.
-fn pids(pids: &[u32]) -> String {
-    let shown: Vec<String> = pids.iter().take(PIDS).map(u32::to_string).collect();
-    let more = pids.len().saturating_sub(PIDS);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    match shown.len() {
-        0 => String::new(),
-        1 => format!("  pid {}", shown.join(", ")),
-        _ => format!("  pids {}{more}", shown.join(", ")),
     }
 }
 

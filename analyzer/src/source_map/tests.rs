@@ -7,7 +7,7 @@ use formats::capture::{Frame, Script, Tier};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::aggregate::opens::PathFilter;
+use crate::aggregate::operations::PathFilter;
 use crate::plan::{Action, Plan, ReportPlan};
 use crate::report::Report;
 use crate::report::style::Style;

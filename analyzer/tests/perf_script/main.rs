@@ -183,7 +183,7 @@ impl Probes {
         let node = fs::canonicalize(node.trim()).unwrap();
         let group = format!("nanalyze_test_{}", std::process::id());
         let data = fs::read(&node).unwrap();
-        let entries: Vec<_> = formats::catalogue::set("fs").collect();
+        let entries: Vec<_> = open_entries().collect();
         let names: Vec<_> = entries.iter().map(|entry| entry.function).collect();
         let found = formats::elf::find_functions(data.as_slice(), &names).unwrap();
         let mut text = String::new();
@@ -203,13 +203,19 @@ impl Probes {
     }
 }
 
+/// What an open is joined of.
+fn open_entries() -> impl Iterator<Item = &'static formats::catalogue::Entry> {
+    let events = ["uv_fs_open", formats::catalogue::CLEANUP];
+    formats::catalogue::set("fs").filter(move |entry| events.contains(&entry.event))
+}
+
 fn append(line: &str) -> std::io::Result<()> {
     OpenOptions::new().append(true).open(DYNAMIC_EVENTS)?.write_all(line.as_bytes())
 }
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        for entry in formats::catalogue::set("fs") {
+        for entry in open_entries() {
             append(&format!("-:{}/{}", self.0, entry.function)).unwrap();
         }
     }

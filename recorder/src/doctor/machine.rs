@@ -25,7 +25,7 @@ const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
 /// Ring memory of each CPU that a user may lock, KiB; same document.
 const MLOCK_KB: &str = "/proc/sys/kernel/perf_event_mlock_kb";
 /// Events that `nrec record` opens for each thread and CPU by default: time samples and file opens.
-pub(super) const DEFAULT_EVENTS: u64 = 5;
+pub(super) const DEFAULT_EVENTS: u64 = 9;
 /// Architecture whose registers the catalogue of functions knows.
 const CATALOGUE_ARCH: &str = "x86_64";
 

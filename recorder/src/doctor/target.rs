@@ -221,6 +221,7 @@ fn libuv(objects: &Objects, node: &Node) -> Finding {
     const SUBJECT: &str = "file opens";
     let among: Vec<u32> = objects.iter().map(|(index, _object)| index).collect();
     let mut places = Vec::new();
+    let mut more = 0;
     for wanted in Wanted::set("fs", 0) {
         match locate::sites(&wanted, objects, &among, false) {
             Ok(sites) if sites.is_empty() && !node.starts_node => {
@@ -232,6 +233,8 @@ fn libuv(objects: &Objects, node: &Node) -> Finding {
                 let remedy = "libuv with its symbols is needed; -e cpu works without";
                 return Finding::limited(SUBJECT, error.to_string(), remedy);
             }
+            // Where one of them is, all are.
+            Ok(sites) if !wanted.members.is_empty() => more += sites.len(),
             Ok(sites) => places.extend(sites.into_iter().map(|site| site.text)),
             Err(error) => {
                 let remedy = "please report this libuv; -e cpu works meanwhile";
@@ -240,7 +243,7 @@ fn libuv(objects: &Objects, node: &Node) -> Finding {
         }
     }
     places.sort_unstable();
-    Finding::good(SUBJECT, places.join(", "))
+    Finding::good(SUBJECT, format!("{} and {more} more places", places.join(", ")))
 }
 
 fn io_uring(pid: u32) -> Option<Finding> {

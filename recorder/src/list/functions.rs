@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn what_the_catalogue_knows_is_fetched() {
-        for known in catalogue::ENTRIES {
+        // A second entry of a function is not for users.
+        for known in catalogue::ENTRIES.iter().filter(|known| known.event == known.function) {
             let text = event("node", known.function).unwrap();
             for argument in known.arguments {
                 assert!(text.contains(&format!(" {}={}", argument.name, argument.fetch)), "{text}");

@@ -92,6 +92,8 @@ pub struct Site {
     /// Nothing has been pushed yet: the word on top of the stack is the return address, and the
     /// frame pointer is the caller's.
     pub at_entry: bool,
+    /// Symbol of the function that it is in.
+    pub function: String,
     /// For people: file and place.
     pub text: String,
 }
@@ -122,9 +124,10 @@ pub fn sites(
     let mut sites = Vec::new();
     // One file may be mapped under several paths; one place takes one breakpoint.
     let mut places = HashSet::new();
+    let wished = wanted.functions();
     for object in among.iter().filter_map(|&index| objects.get(index)) {
         let Some(file) = object.file().filter(|_file| matches(wanted, object)) else { continue };
-        let functions = match find_functions(&ReadCache::new(file), &[&wanted.function]) {
+        let functions = match find_functions(&ReadCache::new(file), &wished) {
             Ok(functions) => functions,
             // Not every mapped file is an ELF file: locale archives, .NET images.
             Err(ElfError::NotElf) => continue,
@@ -200,6 +203,7 @@ fn place(
         false_caller: wanted.kind == ProbeKind::Entry && site.false_caller,
         at_entry: wanted.kind == ProbeKind::Entry && site.return_address_on_stack,
         text: format!("{path}:{}{at} ({offset:#x})", function.name),
+        function: function.name.clone(),
     })
 }
 

@@ -2,7 +2,7 @@
 //! brought to one form.
 
 use formats::capture::FieldType;
-use formats::catalogue::{self, Entry};
+use formats::catalogue::{self, Argument, Entry};
 use formats::probe::{ProbeKind, ProbeSpec};
 
 /// A probe that shall be armed wherever its function is found.
@@ -32,7 +32,24 @@ pub struct Wanted {
     pub may_slide: bool,
     /// Whether to take the callchain.
     pub stack: bool,
+    /// The functions of a probe that is armed at several as one dynamic event, each with an event of
+    /// its own in the capture; empty for a probe of one function.
+    pub members: Vec<Member>,
 }
+
+/// One function of a shared probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Event id in the capture.
+    pub event: u32,
+    /// The function and its arguments.
+    pub entry: &'static Entry,
+}
+
+/// Stands at a site for an argument that its function does not have. A string cannot be a constant:
+/// this one is at no address, so that the kernel records it as unreadable.
+const NO_NUMBER: &str = "\\0";
+const NO_STRING: &str = "+0(\\0)";
 
 impl Wanted {
     /// A function of the catalogue.
@@ -40,7 +57,7 @@ impl Wanted {
     pub fn from_catalogue(event: u32, entry: &'static Entry) -> Self {
         Self {
             event,
-            name: entry.function.to_owned(),
+            name: entry.event.to_owned(),
             set: entry.set,
             kind: ProbeKind::Entry,
             file: None,
@@ -51,7 +68,73 @@ impl Wanted {
             filter: entry.filter,
             may_slide: entry.may_slide,
             stack: entry.stack,
+            members: Vec::new(),
         }
+    }
+
+    /// Functions of the catalogue that share one dynamic event, whose arguments are those of all.
+    fn shared(event: u32, name: &str, entries: &[&'static Entry]) -> Option<Self> {
+        let (first, mut all) = (entries.first()?, Vec::<Argument>::new());
+        for argument in entries.iter().flat_map(|entry| entry.arguments) {
+            if all.iter().all(|known| known.name != argument.name) {
+                all.push(*argument);
+            }
+        }
+        // The string comes last, as everywhere.
+        all.sort_by_key(|argument| argument.kind == FieldType::String);
+        let members = entries.iter().zip(event + 1..);
+        Some(Self {
+            name: name.to_owned(),
+            function: name.to_owned(),
+            arguments: all.iter().map(|a| format!("{}={}", a.name, a.fetch)).collect(),
+            kinds: all.iter().map(|a| a.kind).collect(),
+            members: members.map(|(&entry, event)| Member { event, entry }).collect(),
+            ..Self::from_catalogue(event, first)
+        })
+    }
+
+    /// The functions at which it is armed.
+    #[must_use]
+    pub fn functions(&self) -> Vec<&str> {
+        if self.members.is_empty() {
+            return vec![&self.function];
+        }
+        self.members.iter().map(|member| member.entry.function).collect()
+    }
+
+    /// Arguments at a site in `function`: names and types are equal at all sites, what is fetched
+    /// is not.
+    #[must_use]
+    pub fn arguments_at(&self, function: &str) -> Vec<String> {
+        let Some(member) = self.members.iter().find(|m| m.entry.function == function) else {
+            return self.arguments.clone();
+        };
+        let own = |argument: &String| {
+            let (name, fetch) = argument.split_once('=')?;
+            let (_, type_) = fetch.rsplit_once(':')?;
+            let own = member.entry.arguments.iter().find(|own| own.name == name);
+            let none = if type_ == "ustring" { NO_STRING } else { NO_NUMBER };
+            Some(own.map_or_else(
+                || format!("{name}={none}:{type_}"),
+                |own| format!("{name}={}", own.fetch),
+            ))
+        };
+        let arguments = self.arguments.iter().map(|a| own(a).unwrap_or_else(|| a.clone()));
+        arguments.collect()
+    }
+
+    /// The same probe with other event ids, from `event` on.
+    #[must_use]
+    pub fn numbered(&self, event: u32) -> Self {
+        let members = self.members.iter().zip(event + 1..);
+        let members = members.map(|(member, event)| Member { event, ..member.clone() });
+        Self { event, members: members.collect(), ..self.clone() }
+    }
+
+    /// The first event id after its own.
+    #[must_use]
+    pub fn next_event(&self) -> u32 {
+        self.event + 1 + self.members.len() as u32
     }
 
     /// A probe of the user.
@@ -72,6 +155,7 @@ impl Wanted {
             // A branch before the frame is set up may leave the function: sliding would lose hits.
             may_slide: false,
             stack: true,
+            members: Vec::new(),
         }
     }
 
@@ -86,8 +170,21 @@ impl Wanted {
     #[must_use]
     pub fn set(name: &str, first_event: u32) -> Vec<Self> {
         let entries: Vec<_> = catalogue::set(name).collect();
-        let numbered = entries.iter().rev().zip(first_event..);
-        numbered.map(|(entry, event)| Self::from_catalogue(event, entry)).collect()
+        let mut set: Vec<Self> = Vec::new();
+        let mut next = first_event;
+        for entry in entries.iter().rev() {
+            let wanted = match entry.group {
+                None => Some(Self::from_catalogue(next, entry)),
+                Some(group) if set.iter().any(|known| known.name == group) => None,
+                Some(group) => {
+                    let of_group = entries.iter().filter(|entry| entry.group == Some(group));
+                    Self::shared(next, group, &of_group.copied().collect::<Vec<_>>())
+                }
+            };
+            next = wanted.as_ref().map_or(next, Self::next_event);
+            set.extend(wanted);
+        }
+        set
     }
 }
 
@@ -128,8 +225,39 @@ mod tests {
 
     #[test]
     fn results_are_armed_before_requests() {
-        let names: Vec<_> = Wanted::set("fs", 2).into_iter().map(|w| (w.event, w.name)).collect();
-        assert_eq!(names, [(2, "uv_fs_req_cleanup".into()), (3, "uv_fs_open".into())]);
+        let set = Wanted::set("fs", 2);
+        let names: Vec<_> = set.iter().map(|wanted| wanted.name.as_str()).collect();
+        assert_eq!(names, ["uv_fs_req_cleanup", "uv_fs_*.new", "uv_fs_*", "uv_fs_open"]);
+        // No number is given twice.
+        let members = set.iter().flat_map(|w| w.members.iter().map(|member| member.event));
+        let mut events: Vec<u32> = set.iter().map(|w| w.event).chain(members).collect();
+        events.sort_unstable();
+        assert!(events.iter().copied().eq(2..2 + events.len() as u32), "{events:?}");
+        assert_eq!(set[3].next_event(), 2 + events.len() as u32);
+    }
+
+    #[test]
+    fn sites_of_a_shared_probe_fetch_alike_named_arguments() {
+        let set = Wanted::set("fs", 2);
+        let shared = set.iter().find(|wanted| wanted.name == "uv_fs_*").unwrap();
+        let names = |arguments: &[String]| -> Vec<String> {
+            let parts = arguments.iter().map(|argument| {
+                let (name, fetch) = argument.split_once('=').unwrap();
+                format!("{name}:{}", fetch.rsplit_once(':').unwrap().1)
+            });
+            parts.collect()
+        };
+        for function in shared.functions() {
+            let at = shared.arguments_at(function);
+            assert_eq!(names(&at), names(&shared.arguments), "{function}");
+            assert!(at.last().unwrap().starts_with("path="), "{function}: {at:?}");
+        }
+        let close = shared.arguments_at("uv_fs_close");
+        assert!(close.contains(&"file=%dx:s32".to_owned()));
+        assert!(close.contains(&"path=+0(\\0):ustring".to_owned()));
+        assert!(shared.arguments_at("uv_fs_mkdir").contains(&"file=\\0:s32".to_owned()));
+        let moved = shared.numbered(100);
+        assert_eq!((moved.event, moved.members[0].event), (100, 101));
     }
 
     #[test]

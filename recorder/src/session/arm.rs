@@ -5,20 +5,21 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::rc::Rc;
 
-use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
+use formats::capture::{EventDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
 use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
 use super::armed::{Armed, Paced};
 use super::attrs::{self, UserStacks};
 use super::budget::{Budget, map_ring};
-use super::decoder::{Decoder, Role};
+use super::decoder::{Decoder, Role, Shared};
+use super::define;
 use super::error::RecordError;
 use super::ingest::Ingest;
 use super::pace::Pace;
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
-use crate::probe::wanted::Wanted;
+use crate::probe::wanted::{Member, Wanted};
 use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
@@ -29,6 +30,9 @@ use crate::tracefs::{self, DynamicEvent, DynamicEvents};
 pub const CPU_EVENT: u32 = 1;
 /// Name of the argument that carries the caller's address; users never see it.
 const CALLER: &str = "nrec_caller";
+/// Name of the argument that tells at which function a shared probe was hit: the place among its
+/// functions. Users never see it.
+const FUNCTION: &str = "nrec_function";
 
 /// How the targets' events are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +140,7 @@ impl Arms {
         let layout = attr.record_parse_info();
         let (fields, entries) = (Rc::default(), Rc::default());
         let (event, role) = (CPU_EVENT, Role::Each);
-        let decoder = Decoder { event, role, layout, fields, caller: None, entries };
+        let decoder = Decoder { event, role, layout, fields, shared: None, caller: None, entries };
         self.push(attr, None, Some(decoder), None);
         Ok(())
     }
@@ -166,7 +170,12 @@ impl Arms {
                 };
                 // Before the string, which must be the last: see formats::catalogue.
                 let caller = repair.then(|| format!("{CALLER}={caller}:x64"));
-                site.spec(caller.into_iter().chain(wanted.arguments.iter().cloned()).collect())
+                let functions = wanted.functions();
+                let place = functions.iter().position(|name| *name == site.function);
+                let place = place.filter(|_| !wanted.members.is_empty());
+                let place = place.map(|place| format!("{FUNCTION}=\\{place}:u16"));
+                let arguments = wanted.arguments_at(&site.function);
+                site.spec(caller.into_iter().chain(place).chain(arguments).collect())
             })
             .collect::<Result<Vec<_>, _>>()?;
         let kind = match wanted.kind {
@@ -178,26 +187,28 @@ impl Arms {
         let format = TracepointFormat::parse(event.format())
             .map_err(|cause| RecordError::Format { event: wanted.name.clone(), cause })?;
         let caller = format.field(CALLER).cloned();
-        let fields: Vec<Field> = format
-            .fields
-            .iter()
-            .filter(|field| field.role == FieldRole::Argument && field.name != CALLER)
-            .cloned()
-            .collect();
+        let is_own = |field: &&Field| {
+            field.role == FieldRole::Argument && ![CALLER, FUNCTION].contains(&field.name.as_str())
+        };
+        let fields: Vec<Field> = format.fields.iter().filter(is_own).cloned().collect();
         let kinds = wanted.kinds.iter().copied().chain(std::iter::repeat(FieldType::Hex));
+        let kinds: Vec<_> = fields.iter().zip(kinds).collect();
         let place: Vec<&str> = sites.iter().map(|site| site.text.as_str()).collect();
-        ingest.define(&EventDef {
-            id: wanted.event,
-            name: wanted.name.clone(),
-            set: wanted.set.into(),
-            source: place.join(", "),
-            fields: fields
-                .iter()
-                .zip(kinds)
-                .map(|(field, kind)| FieldDef { name: field.name.clone(), kind })
-                .collect(),
-            period_ns: None,
-        })?;
+        let shown = if wanted.members.is_empty() { kinds.as_slice() } else { &[] };
+        ingest.define(&define::of_probe(wanted, (wanted.event, &wanted.name), &place, shown))?;
+        let mut members = Vec::new();
+        for Member { event, entry } in &wanted.members {
+            let is_own = |(field, _): &&(&Field, FieldType)| {
+                entry.arguments.iter().any(|argument| argument.name == field.name)
+            };
+            let own: Vec<_> = kinds.iter().filter(is_own).copied().collect();
+            let at = sites.iter().filter(|site| site.function == entry.function);
+            let place: Vec<&str> = at.map(|site| site.text.as_str()).collect();
+            ingest.define(&define::of_probe(wanted, (*event, entry.event), &place, &own))?;
+            members.push((*event, own.into_iter().map(|(field, _)| field.clone()).collect()));
+        }
+        let shared = format.field(FUNCTION).cloned();
+        let shared = shared.map(|function| Shared { function, members: members.into() });
         let entries: Rc<[u64]> =
             sites.iter().filter(|site| site.at_entry).map(|site| site.offset).collect();
         let base = self.base(EventSource::Tracepoint { id: event.id() });
@@ -206,6 +217,7 @@ impl Arms {
             role: Role::Each,
             layout: base.record_parse_info(),
             fields: fields.into(),
+            shared,
             caller,
             entries,
         };

@@ -28,11 +28,32 @@ pub struct Decoder {
     pub layout: RecordParseInfo,
     /// Fields of the raw part that become arguments, in the order of the event's definition.
     pub fields: Rc<[Field]>,
+    /// For a probe at several functions: how they are told apart, and what each one's event is.
+    pub shared: Option<Shared>,
     /// The field that holds the caller's return address, when the probe could not slide.
     pub caller: Option<Field>,
     /// File offsets at which the frame pointer is still the caller's, ascending; where user stacks
     /// are copied.
     pub entries: Rc<[u64]>,
+}
+
+/// What the functions have of their own that share one dynamic event.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The field that tells the function, as a place in `members`.
+    pub function: Field,
+    /// Each function's event in the capture, and its arguments.
+    pub members: Rc<[(u32, Rc<[Field]>)]>,
+}
+
+impl Decoder {
+    /// The event in the capture of a raw record, and what of it becomes arguments.
+    pub fn event_of(&self, raw: &[u8]) -> Option<(u32, &[Field])> {
+        let Some(shared) = &self.shared else { return Some((self.event, &self.fields)) };
+        let Value::U64(place) = shared.function.read(raw) else { return None };
+        let (event, fields) = shared.members.get(place as usize)?;
+        Some((*event, fields))
+    }
 }
 
 /// One argument of a raw record.

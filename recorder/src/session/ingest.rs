@@ -272,9 +272,10 @@ impl<W: Write> Ingest<W> {
                 Answer::Nothing => return Some(()),
             },
         };
+        let (event, fields) = decoder.event_of(&self.raw)?;
         let values: Vec<FieldValue<'_>> =
-            decoder.fields.iter().map(|field| value(field, &self.raw)).collect();
-        self.writer.sample(decoder.event, time_ns, thread, stack, &values);
+            fields.iter().map(|field| value(field, &self.raw)).collect();
+        self.writer.sample(event, time_ns, thread, stack, &values);
         *self.counts.samples.entry(decoder.event).or_default() += 1;
         Some(())
     }

@@ -11,6 +11,7 @@ mod armed;
 pub mod attrs;
 pub mod budget;
 pub mod decoder;
+pub mod define;
 pub mod drain;
 pub mod error;
 pub mod heap;

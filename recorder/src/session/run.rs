@@ -52,6 +52,7 @@ pub struct Session<'p> {
     probed: HashSet<(u64, u64)>,
     missing: Vec<String>,
     names: BTreeMap<u32, String>,
+    next_event: u32,
     start_ns: u64,
     exit: Option<ChildExit>,
     tick: Duration,
@@ -82,6 +83,7 @@ impl<'p> Session<'p> {
             poller.add(target.as_fd(), TARGETS)?;
         }
         let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
+        let next_event = wanted.iter().map(Wanted::next_event).max().unwrap_or(CPU_EVENT + 1);
         let mut names: BTreeMap<u32, String> =
             wanted.iter().map(|wanted| (wanted.event, wanted.name.clone())).collect();
         if plan.frequency.is_some() {
@@ -98,6 +100,7 @@ impl<'p> Session<'p> {
             probed,
             missing,
             names,
+            next_event,
             start_ns: clock::monotonic_ns()?,
             exit: None,
             tick,
@@ -274,9 +277,9 @@ impl<'p> Session<'p> {
             if sites.is_empty() {
                 continue;
             }
-            let event = self.names.keys().next_back().copied().unwrap_or_default() + 1;
-            let wanted = Wanted { event, ..wanted.clone() };
-            self.names.insert(event, wanted.name.clone());
+            let wanted = wanted.numbered(self.next_event);
+            self.next_event = wanted.next_event();
+            self.names.insert(wanted.event, wanted.name.clone());
             self.missing.retain(|name| *name != wanted.name);
             self.arms.probe(&mut self.ingest, &wanted, &sites)?;
         }

@@ -92,7 +92,8 @@ fn wanted(plan: &RecordPlan) -> Vec<Wanted> {
         wanted.extend(Wanted::set("fs", CPU_EVENT + 1));
     }
     for probe in &plan.probes {
-        wanted.push(Wanted::from_spec(CPU_EVENT + 1 + wanted.len() as u32, probe));
+        let event = wanted.last().map_or(CPU_EVENT + 1, Wanted::next_event);
+        wanted.push(Wanted::from_spec(event, probe));
     }
     wanted
 }

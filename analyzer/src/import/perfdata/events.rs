@@ -90,7 +90,7 @@ impl Events {
         if let Some(Described { format, .. }) = described {
             let entry = catalogue::ENTRIES.iter().find(|entry| is_entry(entry, format));
             if let Some(entry) = entry {
-                definition.name = entry.function.to_owned();
+                definition.name = entry.event.to_owned();
                 definition.set = entry.set.to_owned();
             }
             definition.fields =
@@ -113,7 +113,12 @@ fn is_entry(entry: &catalogue::Entry, format: &TracepointFormat) -> bool {
                 && (field_type(field) == FieldType::String) == (argument.kind == FieldType::String)
         })
     };
-    entry.function == format.name && entry.arguments.iter().all(fits)
+    // Older recordings have less of a result.
+    let more = [catalogue::Role::Address, catalogue::Role::Callback];
+    let needed = |argument: &&catalogue::Argument| {
+        entry.event != catalogue::CLEANUP || !more.contains(&argument.role)
+    };
+    entry.function == format.name && entry.arguments.iter().filter(needed).all(fits)
 }
 
 fn field_definition(field: &Field, entry: Option<&catalogue::Entry>) -> FieldDef {

@@ -1,11 +1,12 @@
-//! Opens by path: how many, how many failed and how, how long they took, and which stacks did it.
+//! File operations by what they did to which path: how many, how many failed and how, how long they
+//! took, how many bytes they moved, and which stacks asked for them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::glob::Glob;
 use crate::join::errno;
-use crate::join::opens::Operation;
+use crate::join::operations::Operation;
 use crate::profile::ResolvedStackId;
 use crate::symbolise::Symboliser;
 
@@ -28,10 +29,10 @@ impl Latency {
     }
 }
 
-/// How often something was opened.
+/// How often something was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OpenCount {
-    /// All opens.
+    /// All operations.
     pub count: u64,
     /// Those with an error.
     pub failed: u64,
@@ -55,7 +56,7 @@ impl OpenCount {
 
     /// Counts operations.
     #[must_use]
-    pub fn of(operations: &[Operation<'_>]) -> Self {
+    pub fn of<'o, 'c: 'o>(operations: impl IntoIterator<Item = &'o Operation<'c>>) -> Self {
         let mut count = Self::default();
         for operation in operations {
             count.add(operation);
@@ -81,11 +82,20 @@ pub struct OpenStack {
     pub opens: OpenCount,
 }
 
-/// The opens of one path.
+/// What was done to one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathOpens<'c> {
-    /// The path as the target gave it; `None` where the kernel could not read it.
+pub struct PathOperations<'c> {
+    /// What was done: `open`, `stat`, ….
+    pub operation: &'static str,
+    /// Whether it was done to an open file or directory, whose path is the one it was opened by.
+    pub by_handle: bool,
+    /// The path as the target gave it; `None` where the kernel could not read it, or where the open
+    /// was not seen.
     pub path: Option<&'c [u8]>,
+    /// The second path of a rename, link or copy.
+    pub new_path: Option<&'c [u8]>,
+    /// Bytes read or written.
+    pub bytes: Option<u64>,
     /// How often.
     pub opens: OpenCount,
     /// Failures by errno name.
@@ -103,7 +113,7 @@ pub struct PathOpens<'c> {
 pub struct PathFilter {
     /// Only paths that fit.
     pub glob: Option<Glob>,
-    /// Only paths of which an open failed, and of those only the stacks that failed.
+    /// Only paths of which an operation failed, and of those only the stacks that failed.
     pub failed: bool,
 }
 
@@ -115,27 +125,44 @@ impl PathFilter {
     }
 }
 
-/// Opens by path, the most frequently opened first.
-pub fn by_path<'c>(
+/// What one line of a table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key<'c> {
+    operation: &'static str,
+    by_handle: bool,
+    path: Option<&'c [u8]>,
+    new_path: Option<&'c [u8]>,
+}
+
+/// Operations by what they did and the path, the most frequent first.
+pub fn by_operation<'c>(
     operations: &[Operation<'c>],
     symboliser: &mut Symboliser<'_>,
     filter: &PathFilter,
-) -> Vec<PathOpens<'c>> {
-    let mut groups: HashMap<Option<&'c [u8]>, Group> = HashMap::new();
+) -> Vec<PathOperations<'c>> {
+    let mut groups: HashMap<Key<'c>, Group> = HashMap::new();
     for operation in operations {
-        let fits = |glob: &Glob| operation.path.is_some_and(|path| glob.matches(path));
+        let paths = || [operation.path, operation.new_path].into_iter().flatten();
+        let fits = |glob: &Glob| paths().any(|path| glob.matches(path));
         if !filter.glob.as_ref().is_none_or(fits) {
             continue;
         }
         let stack = symboliser.resolve(operation.stack, operation.start_ns);
-        groups.entry(operation.path).or_default().add(operation, stack);
+        let key = Key {
+            operation: operation.name,
+            by_handle: operation.descriptor.is_some() || operation.directory.is_some(),
+            path: operation.path,
+            new_path: operation.new_path,
+        };
+        groups.entry(key).or_default().add(operation, stack);
     }
-    let mut paths: Vec<PathOpens<'c>> = groups
+    let mut paths: Vec<PathOperations<'c>> = groups
         .into_iter()
-        .filter(|(_path, group)| !filter.failed || group.opens.failed > 0)
-        .map(|(path, group)| group.finish(path, filter.failed))
+        .filter(|(_key, group)| !filter.failed || group.opens.failed > 0)
+        .map(|(key, group)| group.finish(key, filter.failed))
         .collect();
-    paths.sort_by(|a, b| b.opens.count.cmp(&a.opens.count).then_with(|| a.path.cmp(&b.path)));
+    let place = |row: &PathOperations<'c>| (row.path, row.operation, row.new_path);
+    paths.sort_by(|a, b| b.opens.count.cmp(&a.opens.count).then_with(|| place(a).cmp(&place(b))));
     paths
 }
 
@@ -145,6 +172,7 @@ struct Group {
     errors: BTreeMap<Cow<'static, str>, u64>,
     latencies: Vec<u64>,
     pids: BTreeSet<u32>,
+    bytes: Option<u64>,
     stacks: HashMap<ResolvedStackId, OpenCount>,
 }
 
@@ -153,23 +181,37 @@ impl Group {
         self.opens.add(operation);
         self.stacks.entry(stack).or_default().add(operation);
         self.latencies.extend(operation.latency_ns);
+        if let Some(bytes) = operation.bytes() {
+            self.bytes = Some(self.bytes.unwrap_or_default().saturating_add(bytes));
+        }
         self.pids.extend(Some(operation.pid).filter(|&pid| pid > 0));
         if let Some(number) = operation.errno() {
             *self.errors.entry(errno::name(number)).or_default() += 1;
         }
     }
 
-    fn finish(self, path: Option<&[u8]>, failed: bool) -> PathOpens<'_> {
-        let mut stacks: Vec<OpenStack> = self
-            .stacks
+    fn finish(self, key: Key<'_>, failed: bool) -> PathOperations<'_> {
+        let Key { operation, by_handle, path, new_path } = key;
+        let Self { opens, errors, latencies, pids, bytes, stacks } = self;
+        let mut stacks: Vec<OpenStack> = stacks
             .into_iter()
             .map(|(stack, opens)| OpenStack { stack, opens })
             .filter(|stack| !failed || stack.opens.failed > 0)
             .collect();
         stacks.sort_by_key(|s| (std::cmp::Reverse(s.opens.count), s.stack));
-        let latency = Latency::of(self.latencies);
-        let pids = self.pids.into_iter().collect();
-        PathOpens { path, opens: self.opens, errors: self.errors, latency, pids, stacks }
+        let (latency, pids) = (Latency::of(latencies), pids.into_iter().collect());
+        PathOperations {
+            operation,
+            by_handle,
+            path,
+            new_path,
+            bytes,
+            opens,
+            errors,
+            latency,
+            pids,
+            stacks,
+        }
     }
 }
 
@@ -178,7 +220,7 @@ mod tests {
     use formats::capture::Frame;
 
     use super::*;
-    use crate::join::opens::join;
+    use crate::join::operations::join;
     use crate::testing::CaptureBuilder;
 
     #[test]
@@ -210,7 +252,7 @@ mod tests {
         let operations = join(&capture).operations;
         let none = crate::source_map::Originals::default();
         let mut s = Symboliser::new(&capture, &none);
-        let all = by_path(&operations, &mut s, &PathFilter::default());
+        let all = by_operation(&operations, &mut s, &PathFilter::default());
         assert_eq!(all.len(), 2);
         let some = &all[0];
         assert_eq!(
@@ -226,9 +268,9 @@ mod tests {
         assert_eq!((&some.pids[..], &all[1].pids[..]), (&[10][..], &[10, 20][..]));
 
         let filter = PathFilter { failed: true, ..PathFilter::default() };
-        let failed = by_path(&operations, &mut s, &filter);
+        let failed = by_operation(&operations, &mut s, &filter);
         assert_eq!((failed.len(), failed[0].opens.count, failed[0].stacks.len()), (1, 10, 1));
         let filter = PathFilter { glob: Some(Glob::new(b"*fi*")), ..PathFilter::default() };
-        assert_eq!(by_path(&operations, &mut s, &filter)[0].path, Some(b"/fine".as_slice()));
+        assert_eq!(by_operation(&operations, &mut s, &filter)[0].path, Some(b"/fine".as_slice()));
     }
 }

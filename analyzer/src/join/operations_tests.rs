@@ -1,0 +1,178 @@
+//! Joins of made-up captures.
+
+use super::*;
+use crate::testing::CaptureBuilder;
+
+#[test]
+fn requests_are_joined_whatever_is_between() {
+    let mut build = CaptureBuilder::new();
+    let one = build.process(10, &[10, 11]);
+    let two = build.process(20, &[20]);
+    // Synchronous, asynchronous with the result on another thread, the same request at once in
+    // another process, reused memory, a cleanup of something older, and one left pending.
+    build.cleanup(one[0], 90, 0x1000, 7);
+    build.open(one[0], 100, 0x1000, "/sync", false, 0);
+    build.open(two[0], 105, 0x1000, "/other", false, 0);
+    build.cleanup(one[0], 110, 0x1000, -2);
+    build.cleanup(two[0], 130, 0x1000, 3);
+    build.open(one[0], 200, 0x2000, "/async", true, 0);
+    build.open(one[0], 210, 0x1000, "/again", false, 0);
+    build.cleanup(one[0], 215, 0x1000, 5);
+    build.cleanup(one[1], 290, 0x2000, 19);
+    build.open(one[0], 300, 0x3000, "/overwritten", true, 0);
+    build.open(one[0], 310, 0x3000, "/pending", true, 0);
+    let capture = build.finish();
+    let opens = join(&capture);
+    let got: Vec<_> = opens
+        .operations
+        .iter()
+        .map(|o| {
+            let path = std::str::from_utf8(o.path.unwrap()).unwrap();
+            (path, o.pid, o.asynchronous.unwrap(), o.result, o.latency_ns, o.errno())
+        })
+        .collect();
+    assert_eq!(
+        got,
+        [
+            ("/sync", 10, false, Some(-2), Some(10), Some(2)),
+            ("/other", 20, false, Some(3), Some(25), None),
+            ("/async", 10, true, Some(19), Some(90), None),
+            ("/again", 10, false, Some(5), Some(5), None),
+            ("/overwritten", 10, true, None, None, None),
+            ("/pending", 10, true, None, None, None),
+        ]
+    );
+    assert_eq!(opens.results_without_open, 1);
+}
+
+#[test]
+fn fields_count_by_name_and_may_be_missing() {
+    let mut build =
+        CaptureBuilder::with_fields(&["path", "extra", "req"], &["result", "other", "req", "type"]);
+    let threads = build.process(10, &[10]);
+    build.open(threads[0], 100, 0x1000, "/a", true, 0);
+    build.cleanup_of(threads[0], 101, 0x1000, -13, 6);
+    build.cleanup(threads[0], 110, 0x1000, -13);
+    let capture = build.finish();
+    let opens = join(&capture).operations;
+    assert_eq!(opens.len(), 1);
+    assert_eq!((opens[0].result, opens[0].latency_ns), (Some(-13), Some(10)));
+    assert_eq!((opens[0].flags, opens[0].asynchronous), (None, None));
+    assert!(opens[0].is_open());
+}
+
+#[test]
+fn operations_of_every_kind_are_joined() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    build.operation(t[0], 100, "uv_fs_stat", 0x1, &[("path", "/a".into()), ("cb", 1.into())]);
+    // The same request, whose result was lost; then a result of another type.
+    build.operation(
+        t[0],
+        110,
+        "uv_fs_mkdir",
+        0x2,
+        &[("path", "/d".into()), ("mode", 0o755.into())],
+    );
+    build.cleanup_of(t[1], 115, 0x2, 0, 6);
+    build.cleanup_of(t[0], 120, 0x2, -17, 19);
+    build.cleanup_of(t[1], 130, 0x1, 0, 6);
+    // Either of the two probes of a rename may be written first.
+    for (time, first) in [(200, true), (300, false)] {
+        let new = [("new", "/new".into())];
+        if first {
+            build.operation(t[0], time - 1, "uv_fs_rename.new", 0x3, &new);
+        }
+        build.operation(t[0], time, "uv_fs_rename", 0x3, &[("path", "/old".into())]);
+        if !first {
+            build.operation(t[0], time + 1, "uv_fs_rename.new", 0x3, &new);
+        }
+        build.cleanup_of(t[0], time + 10, 0x3, -18, 21);
+    }
+    let capture = build.finish();
+    let found = join(&capture);
+    assert_eq!((found.results_without_open, found.results_without_operation), (0, 1));
+    let got: Vec<_> = found
+        .operations
+        .iter()
+        .map(|o| (o.name, o.path.unwrap(), o.new_path, o.result, o.latency_ns))
+        .collect();
+    let new = Some(b"/new".as_slice());
+    assert_eq!(
+        got,
+        [
+            ("stat", b"/a".as_slice(), None, Some(0), Some(30)),
+            ("mkdir", b"/d", None, Some(-17), Some(10)),
+            ("rename", b"/old", new, Some(-18), Some(10)),
+            ("rename", b"/old", new, Some(-18), Some(10)),
+        ]
+    );
+    assert_eq!(found.operations[0].asynchronous, Some(true));
+    assert_eq!(found.operations[1].mode, Some((0o755, Role::Mode)));
+}
+
+#[test]
+fn descriptors_have_the_path_that_they_were_opened_by() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10])[0];
+    let close = |build: &mut CaptureBuilder, time, fd: i64| {
+        build.operation(t, time, "uv_fs_close", 0x9, &[("file", fd.into())]);
+        build.cleanup_of(t, time + 1, 0x9, 0, 2);
+    };
+    let read = |build: &mut CaptureBuilder, time, fd: i64| {
+        build.operation(t, time, "uv_fs_read", 0x8, &[("file", fd.into())]);
+        build.cleanup_of(t, time + 1, 0x8, 7, 3);
+    };
+    // From before the recording.
+    read(&mut build, 10, 5);
+    // An open whose callback reads and closes before the request is given up.
+    build.open(t, 20, 0x1, "/first", true, 0);
+    read(&mut build, 30, 5);
+    // Asked for while the first is open, gets its number.
+    build.open(t, 35, 0x2, "/second", true, 0);
+    read(&mut build, 40, 5);
+    close(&mut build, 50, 5);
+    build.cleanup(t, 55, 0x1, 5);
+    read(&mut build, 60, 5);
+    build.cleanup(t, 65, 0x2, 5);
+    read(&mut build, 70, 5);
+    // Closed by somebody unseen, and given again.
+    build.open(t, 80, 0x3, "/third", false, 0);
+    build.cleanup(t, 85, 0x3, 5);
+    read(&mut build, 90, 5);
+    close(&mut build, 100, 5);
+    read(&mut build, 110, 5);
+    // Another number, and one that failed.
+    build.open(t, 120, 0x4, "/absent", false, 0);
+    build.cleanup(t, 125, 0x4, -2);
+    read(&mut build, 130, 6);
+    let capture = build.finish();
+    let found = join(&capture).operations;
+    let of = |name: &str| -> Vec<Option<&str>> {
+        let named = found.iter().filter(|operation| operation.name == name);
+        named.map(|o| o.path.map(|path| std::str::from_utf8(path).unwrap())).collect()
+    };
+    let (first, second, third) = (Some("/first"), Some("/second"), Some("/third"));
+    assert_eq!(of("read"), [None, first, first, second, second, third, None, None]);
+    assert_eq!(of("close"), [first, third]);
+    let bytes = found.iter().filter_map(Operation::bytes).sum::<u64>();
+    assert_eq!(bytes, 7 * 8);
+}
+
+#[test]
+fn directories_have_the_path_that_they_were_opened_by() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10])[0];
+    build.operation(t, 10, "uv_fs_opendir", 0x1, &[("path", "/d".into())]);
+    build.cleanup_with(t, 11, 0x1, 0, 31, 0xd1);
+    for (time, name, kind) in
+        [(20, "uv_fs_readdir", 32), (30, "uv_fs_closedir", 33), (40, "uv_fs_readdir", 32)]
+    {
+        build.operation(t, time, name, 0x2, &[("dir", 0xd1.into())]);
+        build.cleanup_of(t, time + 1, 0x2, 0, kind);
+    }
+    let capture = build.finish();
+    let paths: Vec<_> = join(&capture).operations.iter().map(|o| o.path).collect();
+    let d = Some(b"/d".as_slice());
+    assert_eq!(paths, [d, d, d, None]);
+}

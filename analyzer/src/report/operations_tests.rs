@@ -1,0 +1,144 @@
+//! Reports of operations other than opens, through the real writers.
+
+use formats::capture::Frame;
+use serde_json::Value;
+
+use super::tests::{application, assert_no_empty_values, events_of, filtered, json, text};
+use super::*;
+use crate::aggregate::glob::Glob;
+use crate::plan::EventsPlan;
+use crate::testing::CaptureBuilder;
+
+/// Operations of several kinds after the opens of [`application`].
+fn operations() -> CaptureBuilder {
+    let mut build = application();
+    let thread = build.process(30, &[30])[0];
+    build.jit(1, 0, &[(0x10_0000, 0x100, b"JS:~tidy /app/lib/tidy.js:7:3")]);
+    let tidy = build.stack(&[Frame::Jit { process: 1, address: 0x10_0010, call: true }]);
+    build.operations_by(tidy);
+    for n in 0..2 {
+        let at = 20_000_000 + n * 1_000;
+        build.operation(thread, at, "uv_fs_stat", 1, &[("path", "/gone".into())]);
+        build.cleanup_of(thread, at + 100, 1, if n == 0 { -2 } else { 0 }, 6);
+    }
+    build.open(thread, 20_003_000, 1, "/data", true, tidy);
+    build.cleanup(thread, 20_003_100, 1, 9);
+    for n in 0..3 {
+        let at = 20_004_000 + n * 1_000;
+        build.operation(thread, at, "uv_fs_read", 1, &[("file", 9.into()), ("cb", 1.into())]);
+        build.cleanup_of(thread, at + 100, 1, 50, 3);
+    }
+    build.operation(thread, 20_008_000, "uv_fs_fstat", 1, &[("file", 3.into())]);
+    build.cleanup_of(thread, 20_008_100, 1, 0, 8);
+    build.operation(thread, 20_009_000, "uv_fs_rename", 1, &[("path", "/old".into())]);
+    build.operation(thread, 20_009_000, "uv_fs_rename.new", 1, &[("new", "/n\u{1b}w".into())]);
+    build.cleanup_of(thread, 20_009_100, 1, 0, 21);
+    let access = [("path", "/x".into()), ("mode", 6.into())];
+    build.operation(thread, 20_010_000, "uv_fs_access", 1, &access);
+    build.cleanup_of(thread, 20_010_100, 1, -13, 12);
+    let mkdir = [("path", "/new".into()), ("mode", 0o755.into())];
+    build.operation(thread, 20_011_000, "uv_fs_mkdir", 1, &mkdir);
+    build
+}
+
+#[test]
+fn operations_are_in_the_text() {
+    let capture = operations().finish();
+    let shown = text(&capture, false);
+    for want in [
+        "90 CPU samples (cpu-clock), 8 opens, 3 failed, 9 other file operations, 2 failed, 1 uprobe",
+        "       2       1     100 ns     100 ns     100 ns  stat /gone  ENOENT 1  pid 30\n",
+        "          2 x sync, 1 failed\n              tidy  /app/lib/tidy.js:7:3\n",
+        "       1       1     100 ns     100 ns     100 ns  access /x  EACCES 1",
+        "\nOTHER OPERATIONS\n",
+        "  read /data  150 bytes  pid 30\n          3 x async\n",
+        "  fstat (its open was not seen)",
+        "  rename /old to /n\\x1bw",
+        "  mkdir /new  no result 1",
+    ] {
+        assert!(shown.contains(want), "{want}\n{shown}");
+    }
+    // What failed comes first, whatever it was.
+    let place = |text: &str| shown.find(text).unwrap();
+    assert!(place("stat /gone") < place("OTHER OPENS"), "{shown}");
+    assert!(place("/data/ada.json") < place("read /data"), "{shown}");
+
+    let filter = |glob: &str, failed| PathFilter { glob: Some(Glob::new(glob.as_bytes())), failed };
+    let shown = filtered(&capture, &filter("/data", false), false);
+    assert!(shown.contains("read /data") && !shown.contains("rename"), "{shown}");
+    // Either path of a rename fits.
+    let shown = filtered(&capture, &filter("/n?w", false), false);
+    assert!(shown.contains("rename /old to"), "{shown}");
+    let failed = PathFilter { failed: true, ..PathFilter::default() };
+    let shown = filtered(&capture, &failed, false);
+    assert!(shown.contains("access /x") && !shown.contains("read /data"), "{shown}");
+    assert!(shown.contains("          1 x sync, failed") || shown.contains("2 x sync, 1 failed"));
+}
+
+#[test]
+fn operations_are_in_json() {
+    let capture = operations().finish();
+    let report = json(&capture, &PathFilter::default(), None);
+    assert_no_empty_values(&report);
+    let rows = report["operations"].as_array().unwrap();
+    let of = |operation: &str| rows.iter().find(|row| row["operation"] == operation).unwrap();
+    let stat = of("stat");
+    assert_eq!((&stat["path"], &stat["count"]), (&"/gone".into(), &2.into()));
+    assert_eq!((&stat["failed"], &stat["errors"]["ENOENT"]), (&1.into(), &1.into()));
+    assert_eq!(stat["latency_ns"]["max"], 100);
+    assert_eq!(stat["stacks"][0]["frames"][0]["function"], "tidy");
+    let read = of("read");
+    assert_eq!((&read["path"], &read["bytes"]), (&"/data".into(), &150.into()));
+    assert_eq!((&read["by_handle"], &read["asynchronous"]), (&true.into(), &3.into()));
+    assert!(of("fstat").get("path").is_none() && of("fstat").get("path_unreadable").is_none());
+    let rename = of("rename");
+    assert_eq!(rename["new_path"], "/n\\x1bw");
+    assert_eq!(rename["new_path_bytes"], "2f6e1b77");
+    assert_eq!(of("mkdir")["pending"], 1);
+    // Opens are among them, and stand where they stood.
+    assert_eq!(rows.iter().filter(|row| row["operation"] == "open").count(), 3);
+    assert_eq!(report["opens"].as_array().unwrap().len(), 3);
+    assert!(report["opens"][0].get("operation").is_none());
+    assert_eq!(
+        (&report["opens_total"]["count"], &report["opens_total"]["failed"]),
+        (&8.into(), &3.into())
+    );
+    let total = &report["operations_total"];
+    assert_eq!(
+        (&total["count"], &total["failed"], &total["bytes"]),
+        (&17.into(), &5.into(), &150.into())
+    );
+    let failed = PathFilter { failed: true, ..PathFilter::default() };
+    assert_eq!(json(&capture, &failed, None)["operations"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn operations_are_events() {
+    let capture = operations().finish();
+    let plan = |json| EventsPlan { json, events: vec!["fs".into()], ..EventsPlan::default() };
+    let lines = events_of(&capture, &plan(false));
+    for want in [
+        "30/30 fs stat(\"/gone\") = -ENOENT <100 ns> sync  at tidy (/app/lib/tidy.js:7:3)\n",
+        " fs read(9</data>) = 50 <100 ns> async  at tidy",
+        " fs fstat(3) = 0 <100 ns> sync",
+        " fs rename(\"/old\", \"/n\\x1bw\") = 0 ",
+        " fs access(\"/x\", R_OK|W_OK) = -EACCES ",
+        " fs mkdir(\"/new\", 0o755) = ? sync",
+    ] {
+        assert!(lines.contains(want), "{want}\n{lines}");
+    }
+    let json = events_of(&capture, &plan(true));
+    let rows: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of =
+        |name: &str| &rows.iter().find(|row| row["args"]["operation"] == name).unwrap()["args"];
+    assert_eq!(
+        of("read"),
+        &serde_json::json!({"operation": "read", "fd": 9, "path": "/data", "async": true,
+            "result": 50, "bytes": 50, "latency_ns": 100})
+    );
+    assert_eq!(of("access")["access"], "R_OK|W_OK");
+    assert_eq!(of("mkdir")["mode"], 0o755);
+    assert_eq!(of("rename")["new_path"], "/n\\x1bw");
+    let halves = EventsPlan { events: vec!["uv_fs_stat".into()], ..EventsPlan::default() };
+    assert_eq!(events_of(&capture, &halves).lines().count(), 2);
+}

@@ -3,6 +3,7 @@
 
 mod list;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -199,8 +200,7 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         _ => String::new(),
     };
     let seconds = summary.duration_ns as f64 / 1e9;
-    let samples: Vec<String> =
-        summary.samples.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let samples = counted(&summary.samples);
     console.say(&format!("{seconds:.1} s recorded ({why}{exit}): {}", samples.join(", ")));
     if summary.lost > 0 {
         status = INCOMPLETE;
@@ -215,6 +215,24 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
     );
     console.say(&format!("next: nanalyze report {file}"));
     status
+}
+
+/// What was recorded, in the user's words: events of `fs` are operations, and what they are made of
+/// is ours alone.
+fn counted(samples: &BTreeMap<String, u64>) -> Vec<String> {
+    const OPERATIONS: &str = "uv_fs_";
+    // A second path, and the result, belong to an operation that is counted already.
+    let is_part = |name: &str| name.ends_with(".new") || name.ends_with("_req_cleanup");
+    let (operations, others): (Vec<_>, Vec<_>) =
+        samples.iter().partition(|(name, _count)| name.starts_with(OPERATIONS));
+    let all: u64 =
+        operations.iter().filter(|(name, _)| !is_part(name)).map(|&(_, count)| count).sum();
+    let operations = (!operations.is_empty()).then(|| format!("{all} file operations"));
+    let others = others.into_iter().map(|(name, count)| match name.as_str() {
+        "cpu" => format!("{count} CPU samples"),
+        name => format!("{count} {name}"),
+    });
+    others.chain(operations).collect()
 }
 
 fn doctor(args: &DoctorArgs) -> u8 {
@@ -310,6 +328,21 @@ mod tests {
         for bad in ["", "s", "-1s", "0", "3d", "1e400s", "nan"] {
             assert!(time(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_was_recorded_is_told_in_the_users_words() {
+        let names = [
+            ("cpu", 7),
+            ("uprobe:node:f", 4),
+            ("uv_fs_*", 3),
+            ("uv_fs_*.new", 1),
+            ("uv_fs_open", 2),
+            ("uv_fs_req_cleanup", 5),
+        ];
+        let samples = names.map(|(name, count)| (name.to_owned(), count)).into();
+        assert_eq!(counted(&samples), ["7 CPU samples", "4 uprobe:node:f", "5 file operations"]);
+        assert_eq!(counted(&BTreeMap::from([("cpu".to_owned(), 0)])), ["0 CPU samples"]);
     }
 
     #[test]

@@ -240,7 +240,7 @@ fn what_has_no_name_says_what_would_give_it_one() {
     let got = said("heap", "js-not-readable");
     for want in [
         "0.0% of JavaScript frames have a name (0 of 3), read from V8's heap\n",
-        "[js-moved]\n      remedy: none is needed for a few; else record at a lower rate (-F)\n",
+        "[js-moved]\n      remedy: none is needed for a few, or at a process's end; else record at a lower",
         "[process-ended]\n",
         "[stack-cut]\n      remedy: record with a larger --stack-size\n",
         "[frames-missing]\n",

@@ -48,7 +48,7 @@ fn check(what: &str, recorded: &Recorded, most: f64) -> Result<()> {
         frames.total,
         reasons.join(", ")
     ))?;
-    ensure!(frames.total > 1000, "only {} JavaScript frames", frames.total);
+    ensure!(frames.total > 500, "only {} JavaScript frames", frames.total);
     ensure!(moved <= MOVED, "{moved} % of the JavaScript frames were moved: {reasons:?}");
     ensure!(percent <= most, "{percent} % of the JavaScript frames have no name: {reasons:?}");
     ensure!(ended * 20 <= frames.total, "{ended} of {} frames are lost at the end", frames.total);

@@ -29,7 +29,7 @@ const MAX_LISTED: u64 = 1 << 17;
 /// Drains between two looks at the scripts that were not met yet.
 const AHEAD_WAIT: u64 = 32;
 /// Attempts to read a source before its lines are given up.
-const MAX_ATTEMPTS: u8 = 3;
+const MAX_ATTEMPTS: u8 = 12;
 /// Local names stored in line in a ScopeInfo (V8's kScopeInfoMaxInlinedLocalNamesSize).
 const MAX_INLINE_LOCALS: u64 = 75;
 
@@ -223,6 +223,8 @@ impl Names {
         };
         let inferred = scope.name.is_empty() && !scope.inferred.is_empty();
         let name = if inferred { scope.inferred } else { scope.name };
+        // Neither name nor script: V8 is only making it, and says more a moment later.
+        (script.is_some() || !name.is_empty()).then_some(())?;
         Some(Function { script, name, inferred, start: scope.start })
     }
 
@@ -254,7 +256,13 @@ impl Names {
         let length = pointer(source).and_then(|source| heap.u32_field(source, 12)).unwrap_or(0);
         let key = (smi(id)?, read_name, length);
         let script = match self.by_script.get(&key) {
-            Some(&script) => script,
+            Some(&script) => {
+                // It has moved; its text is looked for where it is now.
+                if let Some(waiting) = self.waiting.iter_mut().find(|it| it.script == script) {
+                    waiting.address = address;
+                }
+                script
+            }
             None if self.scripts.len() >= MAX_FUNCTIONS => return None,
             None => {
                 let flags_or_url = heap.field(address, field::FLAGS_OR_SOURCE_URL);
@@ -357,15 +365,13 @@ impl Names {
                 later.push(waiting);
                 continue;
             }
-            // The address must still be this script's.
-            let here = self.by_address.get(&waiting.address).copied();
-            let same = here.is_some_and(|known| {
-                known.script == waiting.script
-                    && heap.field(waiting.address, field::SOURCE) == Some(known.source)
-                    && heap.field(waiting.address, field::ID) == Some(known.id)
-            });
+            // The address must still be this script's, or lead to where it has moved.
+            let id = self.by_address.get(&waiting.address).map(|known| known.id);
+            let at = heap.follow(waiting.address).unwrap_or(waiting.address);
+            let is_script = heap.type_of(at) == Some(heap.layout.types.script);
+            let same = is_script && id.is_some() && heap.field(at, field::ID) == id;
             let text = heap
-                .pointer_field(waiting.address, field::SOURCE)
+                .pointer_field(at, field::SOURCE)
                 .filter(|_| same)
                 .and_then(|source| heap.flat_text(source, MAX_SOURCE));
             let Some(text) = text else {

@@ -9,14 +9,14 @@ use formats::capture::{EventDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
 use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
-use super::armed::{Armed, Paced};
+use super::armed::{self, Armed, Paced};
 use super::attrs::{self, UserStacks};
 use super::budget::{Budget, map_ring};
 use super::decoder::{Decoder, Role, Shared};
 use super::define;
 use super::error::RecordError;
 use super::ingest::Ingest;
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
 use crate::probe::locate::Site;
 use crate::probe::wanted::{Member, Wanted};
@@ -224,8 +224,8 @@ impl Arms {
         let first = self.armed.len();
         let attrs = attrs::of_probe(base, self.mode.stacks, wanted.stack);
         if attrs.len() > 1 {
-            let (pace, event) = (Pace::default(), wanted.event);
-            self.paced.push(Paced { event, armed: first..first + attrs.len(), pace });
+            let (event, armed) = (wanted.event, first..first + attrs.len());
+            self.paced.push(Paced { event, armed, pace: None });
         }
         // The dynamic event is removed with the last of them.
         let mut dynamic = Some(event);
@@ -240,19 +240,20 @@ impl Arms {
     /// Looks how often each probe was hit, by event, and takes stacks accordingly.
     ///
     /// # Errors
-    /// The kernel refuses to switch an event on or off.
+    /// The kernel refuses to switch an event on or off; all others are switched. The first refusal
+    /// is returned.
     pub fn keep_pace(&mut self, now_ns: u64, hits: impl Fn(u32) -> u64) -> Result<(), PerfError> {
-        for paced in &mut self.paced {
-            let Some(hot) = paced.pace.update(now_ns, hits(paced.event)) else { continue };
-            let Some(armed) = self.armed.get_mut(paced.armed.clone()) else { continue };
-            // On first, then off: a hit that both record is recognised, one that neither does is lost.
-            for on in [true, false] {
-                for armed in armed.iter_mut().filter(|armed| armed.counts_when(hot) == on) {
-                    armed.switch(on)?;
-                }
-            }
-        }
-        Ok(())
+        let burst = pace::burst(self.smallest_ring(), self.mode.stacks.probe_bytes());
+        armed::every(&mut self.paced, |paced| {
+            let pace = paced.pace.get_or_insert_with(|| Pace::new(burst));
+            let Some(hot) = pace.update(now_ns, hits(paced.event)) else { return Ok(()) };
+            armed::take_stacks(self.armed.get_mut(paced.armed.clone()).unwrap_or_default(), hot)
+        })
+    }
+
+    /// Bytes of the smallest ring that is mapped, 0 before any is.
+    fn smallest_ring(&self) -> u64 {
+        self.rings.iter().map(Ring::capacity).min().unwrap_or(0) as u64
     }
 
     fn push(

@@ -34,6 +34,15 @@ impl UserStacks {
             },
         }
     }
+
+    /// Bytes that are copied at a hit, 0 where none are.
+    #[must_use]
+    pub fn probe_bytes(self) -> u32 {
+        match self {
+            Self::Callchain => 0,
+            Self::Copy { probe_bytes, .. } => probe_bytes,
+        }
+    }
 }
 
 /// The perf events of one probe, each with the part that it plays. Where stacks are copied there are

@@ -11,13 +11,26 @@ pub const ONE_IN: u64 = 61;
 pub const STEADY: u64 = 5000;
 /// What one hit takes of the time that is saved up, nanoseconds.
 const PRICE_NS: u64 = 1_000_000_000 / STEADY;
-/// Time that can be saved up: a burst of so many hits keeps its stacks, however short it is. The ring
-/// of a CPU holds about 1000 of 16 KiB.
-const SAVED_NS: u64 = 1000 * PRICE_NS;
+/// Most hits of a burst that keeps its stacks, however short it is.
+const BURST_MOST: u64 = 1000;
+/// Fewest: a ring that does not hold as many loses some, which is said; a probe that is hit now and
+/// then must not be taken for a hot one.
+const BURST_LEAST: u64 = 16;
+/// What a sample takes beside the copy of its stack, bytes: registers, the kernel's part of the
+/// callchain, arguments with a path.
+const BESIDE_STACK: u64 = 600;
 /// Hits a second below which a hot probe has cooled.
 const COOL: u64 = 2500;
 /// Over what time that is measured, nanoseconds.
 const COOLING_NS: u64 = 1_000_000_000;
+
+/// Hits that may come at once and still have all their stacks: half of what a ring of `ring_bytes`
+/// holds, as other samples need it too and the recorder may come late.
+#[must_use]
+pub fn burst(ring_bytes: u64, stack_bytes: u32) -> u64 {
+    let hits = ring_bytes / (u64::from(stack_bytes) + BESIDE_STACK);
+    (hits / 2).clamp(BURST_LEAST, BURST_MOST)
+}
 
 /// The rate of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +39,18 @@ pub struct Pace {
     since_ns: u64,
     hits_then: u64,
     saved_ns: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { hot: false, since_ns: 0, hits_then: 0, saved_ns: SAVED_NS }
-    }
+    /// Time that can be saved up: that of a burst.
+    most_ns: u64,
 }
 
 impl Pace {
+    /// Of a probe that has not been hit; so many hits at once keep their stacks, see [`burst`].
+    #[must_use]
+    pub fn new(burst: u64) -> Self {
+        let most_ns = burst.saturating_mul(PRICE_NS);
+        Self { hot: false, since_ns: 0, hits_then: 0, saved_ns: most_ns, most_ns }
+    }
+
     /// Takes the number of all hits so far. `Some` when the probe has become hot (`true`) or has
     /// cooled (`false`).
     pub fn update(&mut self, now_ns: u64, hits: u64) -> Option<bool> {
@@ -50,16 +66,17 @@ impl Pace {
             if rate >= u128::from(COOL) {
                 return None;
             }
-            *self = Self { hot: false, saved_ns: SAVED_NS, ..*self };
+            *self = Self { hot: false, saved_ns: self.most_ns, ..*self };
             return Some(false);
         }
-        let saved = self.saved_ns.saturating_add(elapsed).min(SAVED_NS);
+        let saved = self.saved_ns.saturating_add(elapsed).min(self.most_ns);
         let left = saved.checked_sub(new.saturating_mul(PRICE_NS));
         *self = Self {
             hot: left.is_none(),
             since_ns: now_ns,
             hits_then: hits,
             saved_ns: left.unwrap_or(0),
+            ..*self
         };
         self.hot.then_some(true)
     }
@@ -69,9 +86,9 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// When a probe with these hits in each millisecond heats and cools.
+    /// When a probe with room for 1000 stacks and with these hits in each millisecond heats and cools.
     fn changes(hits_a_ms: impl Iterator<Item = u64>) -> Vec<(u64, bool)> {
-        let (mut pace, mut hits, mut changes) = (Pace::default(), 0, Vec::new());
+        let (mut pace, mut hits, mut changes) = (Pace::new(1000), 0, Vec::new());
         for (ms, rate) in (0..).zip(hits_a_ms) {
             hits += rate;
             // Looked at each 20 ms, as the recorder does.
@@ -98,8 +115,38 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_is_what_half_a_ring_holds() {
+        for (ring_bytes, stack_bytes, hits) in [
+            (16 << 20, 16 << 10, 493),
+            (2 << 20, 16 << 10, 61),
+            (512 << 10, 16 << 10, 16),
+            (64 << 10, 63 << 10, 16),
+            (16 << 20, 1 << 10, 1000),
+            (0, 0, 16),
+            (u64::MAX, u32::MAX, 1000),
+        ] {
+            assert_eq!(burst(ring_bytes, stack_bytes), hits, "{ring_bytes} {stack_bytes}");
+            let taken = hits * (u64::from(stack_bytes) + BESIDE_STACK);
+            assert!(hits == BURST_LEAST || taken <= ring_bytes / 2, "{ring_bytes} {stack_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_small_ring_keeps_few_stacks_of_a_burst() {
+        for burst in [16, 61, 493] {
+            let (mut kept, mut hot) = (Pace::new(burst), Pace::new(burst));
+            assert_eq!(kept.update(1_000_000, burst), None);
+            assert_eq!(hot.update(1_000_000, burst + 6), Some(true));
+            // As many again when it has rested as long as they cost, not before.
+            let rested = 1_000_000 + burst * PRICE_NS;
+            assert_eq!({ kept }.update(rested, burst * 2), None);
+            assert_eq!(kept.update(rested / 2, burst * 2), Some(true));
+        }
+    }
+
+    #[test]
     fn any_numbers_are_survived() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(u64::MAX);
         for (now, hits) in [(u64::MAX, u64::MAX), (0, 0), (5, u64::MAX), (u64::MAX, 1)] {
             let _changed = pace.update(now, hits);
         }

@@ -66,6 +66,10 @@ fn without_a_source_of_names_the_opens_are_still_recorded() -> Result<()> {
         let code = recorded.outcome.status.code();
         ensure!(matches!(code, Some(0 | 1)), "{source}: {:?}", recorded.outcome);
         let report = Report::of(&recorded.capture())?;
+        let told = recorded.outcome.stderr.contains("no target has a perf map");
+        let remarked = report.remarks.iter().any(|remark| remark.code == "no-perf-map");
+        let map = source == "--js=map";
+        ensure!(told == map && remarked == map, "{source}: {}", recorded.outcome.stderr);
         compare(source, &said_opens(&said), &report.open_counts_below(folder.path()))?;
         let frames = &report.stacks.js_frames;
         ensure!(frames.named == 0 && frames.total > 0, "{source}: {frames:?}");

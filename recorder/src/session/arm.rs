@@ -11,7 +11,7 @@ use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
 use super::armed::{self, Armed, Paced};
 use super::attrs::{self, UserStacks};
-use super::budget::{Budget, map_ring};
+use super::budget::{Budget, map_ring, shortage};
 use super::decoder::{Decoder, Role, Shared};
 use super::define;
 use super::error::RecordError;
@@ -254,6 +254,14 @@ impl Arms {
     /// Bytes of the smallest ring that is mapped, 0 before any is.
     fn smallest_ring(&self) -> u64 {
         self.rings.iter().map(Ring::capacity).min().unwrap_or(0) as u64
+    }
+
+    /// Says that the kernel allowed less ring memory than was asked for, if it did.
+    #[must_use]
+    pub fn small_rings(&self) -> Option<String> {
+        let asked = self.ring_pages * page_bytes() * self.rings.len();
+        let mapped: usize = self.rings.iter().map(Ring::capacity).sum();
+        shortage(asked as u64, mapped as u64)
     }
 
     fn push(

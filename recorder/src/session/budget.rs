@@ -41,6 +41,19 @@ pub fn map_ring(fd: &PerfFd, pages: usize) -> Result<Ring, PerfError> {
     }
 }
 
+/// Says that the rings are smaller than asked for, where they are; bytes of all rings.
+#[must_use]
+pub fn shortage(asked: u64, mapped: u64) -> Option<String> {
+    (mapped < asked).then(|| {
+        format!(
+            "the kernel allows only {} KiB of rings here, not {} KiB: losses are likelier; root, \
+             CAP_IPC_LOCK or a higher kernel.perf_event_mlock_kb allows more",
+            mapped >> 10,
+            asked >> 10
+        )
+    })
+}
+
 /// What a recording needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -115,6 +128,13 @@ mod tests {
         assert_eq!(big.ring_total(), 128 << 20);
         let text = big.to_string();
         assert!(text.contains("7680 descriptors") && text.contains("128 MiB"), "{text}");
+    }
+
+    #[test]
+    fn smaller_rings_are_told() {
+        assert_eq!(shortage(32 << 20, 32 << 20), None);
+        let text = shortage(32 << 20, 768 << 10).unwrap();
+        assert!(text.contains("only 768 KiB") && text.contains("not 32768 KiB"), "{text}");
     }
 
     #[test]

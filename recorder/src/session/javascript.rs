@@ -27,6 +27,17 @@ pub fn choose(choice: JsChoice, targets: &[(Facts, bool)]) -> JsSource {
     }
 }
 
+/// Says that the map which the user asked for exists in none of the `targets`. Of a command nothing is
+/// known before it runs.
+#[must_use]
+pub fn no_map(choice: JsChoice, targets: &[(Facts, bool)]) -> Option<&'static str> {
+    let none = !targets.is_empty() && targets.iter().all(|(_facts, has_map)| !has_map);
+    (choice == JsChoice::Map && none).then_some(
+        "--js=map: no target has a perf map that can be read, JavaScript frames will have no names; \
+         --js=heap needs no map",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +64,14 @@ mod tests {
         }
         assert_eq!(choose(JsChoice::Heap, &[both]), JsSource::Heap);
         assert_eq!(choose(JsChoice::Off, &[]), JsSource::Off);
+    }
+
+    #[test]
+    fn a_map_that_nobody_has_is_told_to_whom_asked_for_it() {
+        let (with, without) = ((Facts::default(), true), (Facts::default(), false));
+        assert!(no_map(JsChoice::Map, std::slice::from_ref(&without)).is_some());
+        assert_eq!(no_map(JsChoice::Map, &[without.clone(), with]), None);
+        assert_eq!(no_map(JsChoice::Map, &[]), None);
+        assert_eq!(no_map(JsChoice::Auto, &[without]), None);
     }
 }

@@ -159,6 +159,9 @@ fn start<'p>(
         None => None,
     };
     let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online, js)?;
+    if let Some(text) = javascript::no_map(plan.js, &targets) {
+        warn("no-perf-map", text.to_owned(), &mut ingest, console);
+    }
     let now = ingest_start(&mut ingest, &pids)?;
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
     let mode = OpenMode { inherit, on_exec: launching, stacks };
@@ -199,6 +202,9 @@ fn start<'p>(
         let pid = asked.first().copied().unwrap_or_default();
         return Err(RecordError::NoSuchProcess { pid });
     }
+    if let Some(text) = arms.small_rings() {
+        warn("small-rings", text, &mut ingest, console);
+    }
     let life = match child {
         Some(child) => {
             let child = child.release()?;
@@ -207,6 +213,12 @@ fn start<'p>(
         None => Life::Attached(watched),
     };
     Session::new(plan, ingest, arms, signals, life, wanted, probed, missing)
+}
+
+/// Says at once what the report will say too.
+fn warn(code: &str, text: String, ingest: &mut Ingest<File>, console: &mut Console) {
+    console.say(&text);
+    ingest.remark(Remark { code: code.into(), text, count: 1 });
 }
 
 /// Processes that exist are taken in with what they have mapped.

@@ -138,8 +138,13 @@ impl TracefsError {
             Self::Mount(error) if error.errno == Errno::EPERM => {
                 Some("run as root, or let root mount tracefs; a container needs CAP_SYS_ADMIN")
             }
-            Self::File { errno: Errno::EACCES | Errno::EPERM, .. } => Some(
-                "run as root: tracefs is closed to other users, and lockdown closes it to root",
+            Self::File { errno: Errno::EACCES, .. } => {
+                Some("run as root: tracefs is open to root only; -e cpu works without it")
+            }
+            // LOCKDOWN_TRACEFS, security/security.c: to root too.
+            Self::File { errno: Errno::EPERM, .. } => Some(
+                "kernel lockdown may have closed tracefs: see /sys/kernel/security/lockdown; \
+                 -e cpu works without it",
             ),
             Self::File { errno: Errno::EROFS, .. } => {
                 Some("tracefs is mounted read-only, as in most containers: run on the host")

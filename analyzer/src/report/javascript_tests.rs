@@ -109,7 +109,7 @@ OPENS
 ";
     let cpu = "
 CPU: 100 samples, 1.01 s of CPU time in 2.00 s
-  JavaScript, each function with the builtins and native code it called
+  JavaScript, each function with the builtins and native code it called; its lines by their part of its own (self) time
     self   total  function
   100.0%  100.0%  hot  /app/lib/report.js:5:2
                     line 7: 63.0%, line 8: 37.0%

@@ -13,6 +13,8 @@ use crate::report::units::{counted, duration, percent};
 const LINES: usize = 3;
 /// Share of a function's samples below which a line is not shown, percent.
 const LEAST_PERCENT: u64 = 5;
+/// Samples of its own that a function must have: of fewer, the parts of its lines say nothing.
+const LEAST_OWN: u64 = 5;
 const NO_LINES: &[LineShare] = &[];
 
 /// A function, and its lines where they are to be shown.
@@ -20,6 +22,9 @@ type Row<'r> = (&'r FunctionShare, &'r [LineShare]);
 
 /// `line 42: 63.0%, line 47: 20.5%`, of a function's own samples.
 fn hottest(lines: &[LineShare], samples: u64) -> Option<String> {
+    if samples < LEAST_OWN {
+        return None;
+    }
     let shown: Vec<String> = lines
         .iter()
         .take(LINES)
@@ -42,10 +47,17 @@ impl Page<'_, '_, '_> {
             return writeln!(self.out, "  the target used next to no CPU time");
         }
         if !cpu.javascript.is_empty() {
-            let what = "JavaScript, each function with the builtins and native code it called";
-            writeln!(self.out, "  {what}")?;
             let rows: Vec<Row<'_>> =
                 cpu.javascript.iter().map(|inner| (&inner.share, inner.lines.as_slice())).collect();
+            let has_lines =
+                |&(share, lines): &Row<'_>| hottest(lines, share.self_samples).is_some();
+            let of_lines = if rows.iter().take(self.top_functions).any(has_lines) {
+                "; its lines by their part of its own (self) time"
+            } else {
+                ""
+            };
+            let what = "JavaScript, each function with the builtins and native code it called";
+            writeln!(self.out, "  {what}{of_lines}")?;
             self.functions(cpu, &rows)?;
             writeln!(self.out, "  All functions, by the time in themselves")?;
         }
@@ -69,5 +81,20 @@ impl Page<'_, '_, '_> {
             }
         }
         self.more(functions.len(), self.top_functions, "function", "functions")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_shown_where_enough_samples_tell_them_apart() {
+        let share = |line, samples| LineShare { line, samples };
+        let text = hottest(&[share(42, 60), share(47, 36), share(50, 4)], 100);
+        assert_eq!(text.as_deref(), Some("line 42: 60.0%, line 47: 36.0%"));
+        assert_eq!(hottest(&[share(7, 5)], 5).as_deref(), Some("line 7: 100.0%"));
+        assert_eq!(hottest(&[share(7, 4)], 4), None);
+        assert_eq!(hottest(&[], 100), None);
     }
 }

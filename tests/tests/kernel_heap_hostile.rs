@@ -19,7 +19,7 @@ use harness::truth::{compare, said_opens};
 use harness::workload::{Workload, node_command};
 use nix::sys::signal::Signal;
 
-/// Of a drain each 20 ms, on a machine that has other things to do.
+/// Of a drain each 5 ms, on a machine that has other things to do.
 const LAST_DRAIN_NS: u64 = 250_000_000;
 
 fn is_lost_at_the_end(event: &Event) -> bool {

@@ -35,7 +35,8 @@ fn opens_of(recorded: &Recorded, path: &str) -> Result<Vec<Event>> {
     let words = ["events", "-e", "fs", "--json", "--stacks"];
     let outcome = nanalyze(&words, &recorded.capture())?;
     let mut events = harness::events::parse_events(&outcome.stdout)?;
-    events.retain(|event| event.args.get("path").and_then(Value::as_str) == Some(path));
+    let says = |event: &Event, key: &str, value| event.args.get(key) == Some(&Value::from(value));
+    events.retain(|event| says(event, "operation", "open") && says(event, "path", path));
     events.sort_by_key(|event| event.time_ns);
     Ok(events)
 }

@@ -165,9 +165,12 @@ impl Names {
         let row = heap.layout.row;
         let name = heap.field(shared, row.sfi_name)?;
         let script = heap.field(shared, row.sfi_script)?;
+        let complete =
+            self.by_shared.get(&shared).is_some_and(|known| self.is_complete(known.function));
         if let Some(known) = self.by_shared.get_mut(&shared)
             && (known.name, known.script) == (name, script)
             && pointer(name).is_some()
+            && complete
         {
             known.drain = drain;
             return Some(known.function);
@@ -179,6 +182,16 @@ impl Names {
         }
         self.by_shared.insert(shared, KnownFunction { function, name, script, drain });
         Some(function)
+    }
+
+    /// Whether all is known of a function. V8 names a script after it has made its functions, so one
+    /// whose script has no name may get one: it is looked at again in each drain.
+    fn is_complete(&self, function: u32) -> bool {
+        let script = self.functions.get(function as usize).and_then(|function| function.script);
+        script.is_none_or(|script| {
+            let script = self.scripts.get(script as usize);
+            script.is_some_and(|it| !it.name.is_empty() || !it.source_url.is_empty())
+        })
     }
 
     fn intern(&mut self, function: Function) -> Option<u32> {

@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use analyzer::import::perfdata;
 use formats::capture::{Capture, Frame};
@@ -133,8 +134,15 @@ impl Drop for Folder {
     }
 }
 
+/// These tests record: one that waits for the other's load sees its map late.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn cpu_samples_equal_perf_script() {
+    let _turn = turn();
     if !possible() {
         return;
     }
@@ -152,6 +160,7 @@ fn cpu_samples_equal_perf_script() {
 
 #[test]
 fn jitdump_gives_the_names_that_perf_inject_gives() {
+    let _turn = turn();
     if !possible() {
         return;
     }
@@ -264,6 +273,7 @@ fn capture_opens(capture: &Capture) -> BTreeSet<(u32, u64, String, i64, i64)> {
 
 #[test]
 fn opens_equal_perf_script_in_every_form_of_the_file() {
+    let _turn = turn();
     if !possible() {
         return;
     }
@@ -298,6 +308,7 @@ fn opens_equal_perf_script_in_every_form_of_the_file() {
 
 #[test]
 fn cut_and_damaged_files_are_read_as_far_as_they_go() {
+    let _turn = turn();
     if !possible() {
         return;
     }

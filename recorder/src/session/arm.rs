@@ -251,6 +251,29 @@ impl Arms {
         })
     }
 
+    /// Takes few stacks at all probes while a ring is half full, before what is in it is read: reading
+    /// takes longer than filling.
+    ///
+    /// # Errors
+    /// As [`Self::keep_pace`].
+    pub fn relieve(&mut self, now_ns: u64, hits: impl Fn(u32) -> u64) -> Result<(), PerfError> {
+        let fills = |ring: &mut Ring| {
+            // What is wrong with a ring is told by who reads it.
+            let half = ring.capacity() as u64 / 2;
+            ring.refresh().is_ok_and(|head| head.saturating_sub(ring.tail()) >= half)
+        };
+        if self.paced.is_empty() || !self.rings.iter_mut().any(fills) {
+            return Ok(());
+        }
+        armed::every(&mut self.paced, |paced| {
+            let Some(pace) = &mut paced.pace else { return Ok(()) };
+            if !pace.press(now_ns, hits(paced.event)) {
+                return Ok(());
+            }
+            armed::take_stacks(self.armed.get_mut(paced.armed.clone()).unwrap_or_default(), true)
+        })
+    }
+
     /// Bytes of the smallest ring that is mapped, 0 before any is.
     fn smallest_ring(&self) -> u64 {
         self.rings.iter().map(Ring::capacity).min().unwrap_or(0) as u64

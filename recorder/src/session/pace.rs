@@ -51,6 +51,16 @@ impl Pace {
         Self { hot: false, since_ns: 0, hits_then: 0, saved_ns: most_ns, most_ns }
     }
 
+    /// A ring fills faster than it is emptied: the probe becomes hot at once, whatever it has saved up.
+    /// `true` when it was not hot before.
+    pub fn press(&mut self, now_ns: u64, hits: u64) -> bool {
+        let pressed = !self.hot;
+        if pressed {
+            *self = Self { hot: true, since_ns: now_ns, hits_then: hits, saved_ns: 0, ..*self };
+        }
+        pressed
+    }
+
     /// Takes the number of all hits so far. `Some` when the probe has become hot (`true`) or has
     /// cooled (`false`).
     pub fn update(&mut self, now_ns: u64, hits: u64) -> Option<bool> {
@@ -142,6 +152,16 @@ mod tests {
             assert_eq!({ kept }.update(rested, burst * 2), None);
             assert_eq!(kept.update(rested / 2, burst * 2), Some(true));
         }
+    }
+
+    #[test]
+    fn a_ring_that_fills_makes_a_probe_hot_at_once() {
+        let mut pace = Pace::new(1000);
+        assert_eq!(pace.update(1_000_000, 10), None);
+        assert!(pace.press(2_000_000, 10));
+        assert!(!pace.press(3_000_000, 10));
+        assert_eq!(pace.update(4_000_000, 500), None);
+        assert_eq!(pace.update(2_000_000 + COOLING_NS, 1000), Some(false));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::probe::wanted::Wanted;
 use crate::process::objects::MappedFile;
 use crate::process::procfs;
 use crate::sys::clock;
+use crate::sys::perf_error::PerfError;
 use crate::sys::poll::Poller;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::ChildExit;
@@ -123,6 +124,7 @@ impl<'p> Session<'p> {
             });
             let stop = self.wait(wait);
             let now = self.now();
+            self.relieve(now);
             if let Err(reason) = self.drain(&mut drain, now) {
                 break reason;
             }
@@ -226,7 +228,19 @@ impl<'p> Session<'p> {
     fn keep_pace(&mut self, now: u64) {
         let counts = &self.ingest.counts.samples;
         let hits = |event| counts.get(&event).copied().unwrap_or(0);
-        if let Err(error) = self.arms.keep_pace(now, hits) {
+        let kept = self.arms.keep_pace(now, hits);
+        self.tell_pace(kept);
+    }
+
+    /// Takes fewer stacks at once where a ring fills faster than it is emptied.
+    fn relieve(&mut self, now: u64) {
+        let counts = &self.ingest.counts.samples;
+        let relieved = self.arms.relieve(now, |event| counts.get(&event).copied().unwrap_or(0));
+        self.tell_pace(relieved);
+    }
+
+    fn tell_pace(&mut self, done: Result<(), PerfError>) {
+        if let Err(error) = done {
             let text = format!("cannot change how often stacks are taken: {error}");
             self.ingest.remark(Remark { code: "pace-failed".into(), text, count: 1 });
         }

@@ -5,7 +5,7 @@ use formats::capture::{
     JitBatch, JitEntry, LineEnds, Meta, Object, Process, Script, StackId, Symbol, TableLimits,
     Thread, read,
 };
-use formats::catalogue::{Argument, CLEANUP, ENTRIES};
+use formats::catalogue::{Argument, CLEANUP, entries};
 use formats::limits::Limits;
 
 use crate::join::operations::OPEN;
@@ -86,7 +86,7 @@ impl CaptureBuilder {
             let source = if id == Self::CPU { "cpu-clock" } else { "uprobe" }.into();
             writer.event(&EventDef { id, name, set, source, fields, period_ns }).unwrap();
         }
-        for (entry, id) in ENTRIES.iter().zip(Self::OTHERS..) {
+        for (entry, id) in entries().zip(Self::OTHERS..) {
             if [OPEN, CLEANUP].contains(&entry.event) {
                 continue;
             }
@@ -232,7 +232,8 @@ impl CaptureBuilder {
         req: u64,
         arguments: &[(&str, Given<'_>)],
     ) {
-        let place = ENTRIES.iter().position(|entry| entry.event == event).unwrap();
+        let mut all = entries();
+        let place = all.position(|entry| entry.event == event).unwrap();
         let value = |argument: &Argument| {
             let given = arguments.iter().find(|(name, _)| *name == argument.name);
             match given.map(|(_, value)| value) {
@@ -243,7 +244,7 @@ impl CaptureBuilder {
                 None => FieldValue::Int(0),
             }
         };
-        let fields: Vec<_> = ENTRIES[place].arguments.iter().map(value).collect();
+        let fields: Vec<_> = entries().nth(place).unwrap().arguments.iter().map(value).collect();
         let id = Self::OTHERS + place as u32;
         self.writer.sample(id, time, thread, StackId(self.stack_of_operations), &fields);
     }

@@ -7,6 +7,12 @@
 use crate::capture::FieldType;
 
 mod files;
+mod pool;
+
+pub use pool::{
+    FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LOOKUP_WORK, QUEUE, QUEUE_REQUEST_TO_WORK,
+    QUEUED_WORK, WAKE_LOOP,
+};
 
 /// What an argument means to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,12 @@ pub enum Role {
     Mode,
     /// A number without another meaning here: a length, an offset, an owner.
     Number,
+    /// The work item of the thread pool that a request has within it (`struct uv__work`).
+    Work,
+    /// The event loop that a work item's result goes to.
+    Loop,
+    /// A handle of an event loop, which it may have within it.
+    Handle,
     /// `uv_fs_type` of the operation.
     Type,
     /// What a result points to: of a directory that was opened, its address.
@@ -61,6 +73,8 @@ pub struct Entry {
     pub event: &'static str,
     /// Symbol.
     pub function: &'static str,
+    /// How it is found in a file without its symbol.
+    pub through: Option<Through>,
     /// The named set that arms it.
     pub set: &'static str,
     /// Entries with the same name here are armed as one dynamic event with many sites: a hundred
@@ -80,6 +94,28 @@ pub struct Entry {
     pub stack: bool,
     /// Versions for which the arguments were compared with what the system calls said.
     pub versions: &'static str,
+}
+
+/// A function without an exported symbol, found through an exported one that hands its address to
+/// another as an argument: `strip` leaves the code that does so as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Through {
+    /// The exported function.
+    pub exported: &'static str,
+    /// Which argument of a call within it the address is.
+    pub argument: CodeArgument,
+}
+
+/// A code address that a function gives away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeArgument {
+    /// The fourth argument (%rcx) of a call whose fifth is a code address too.
+    Fourth,
+    /// The fifth argument (%r8) of a call whose fourth is a code address too.
+    Fifth,
+    /// The address of a function that goes on to a pointer kept 16 bytes before its own argument
+    /// points (`uv_work_t.work_cb` before `work_req`).
+    Trampoline,
 }
 
 /// What a function that begins an operation does.
@@ -112,18 +148,21 @@ pub const UV_FS_OPEN: i64 = 1;
 /// Event that carries the result of every operation.
 pub const CLEANUP: &str = "uv_fs_req_cleanup";
 
-/// All entries.
-pub const ENTRIES: &[Entry] = &files::ENTRIES;
+/// All entries; those of a set in the opposite order of their arming.
+pub fn entries() -> impl Iterator<Item = &'static Entry> + Clone {
+    let parts: [&'static [Entry]; 3] = [&pool::SUBMISSIONS, &files::ENTRIES, &pool::STEPS];
+    parts.into_iter().flatten()
+}
 
 /// The entries of a named set.
 pub fn set(name: &str) -> impl Iterator<Item = &'static Entry> + '_ {
-    ENTRIES.iter().filter(move |entry| entry.set == name)
+    entries().filter(move |entry| entry.set == name)
 }
 
 /// The entry with this event name.
 #[must_use]
 pub fn entry(event: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|entry| entry.event == event)
+    entries().find(|entry| entry.event == event)
 }
 
 #[cfg(test)]
@@ -134,7 +173,7 @@ mod tests {
 
     #[test]
     fn entries_keep_the_kernels_rules() {
-        for entry in ENTRIES {
+        for entry in entries() {
             let strings = entry.arguments.iter().filter(|a| a.fetch.ends_with("ustring"));
             assert!(strings.count() <= 1, "{}: more than one string", entry.event);
             for (at, argument) in entry.arguments.iter().enumerate() {
@@ -149,9 +188,9 @@ mod tests {
 
     #[test]
     fn entries_have_names_of_their_own() {
-        let names: HashSet<_> = ENTRIES.iter().map(|entry| entry.event).collect();
-        assert_eq!(names.len(), ENTRIES.len());
-        let operations: Vec<_> = ENTRIES.iter().filter_map(|entry| entry.operation).collect();
+        let names: HashSet<_> = entries().map(|entry| entry.event).collect();
+        assert_eq!(names.len(), entries().count());
+        let operations: Vec<_> = entries().filter_map(|entry| entry.operation).collect();
         let types: HashSet<_> = operations.iter().map(|operation| operation.fs_type).collect();
         assert_eq!(types.len(), operations.len());
         assert_eq!(entry("uv_fs_open").unwrap().operation.unwrap().fs_type, UV_FS_OPEN);
@@ -160,8 +199,8 @@ mod tests {
 
     #[test]
     fn members_of_a_group_agree() {
-        for a in ENTRIES.iter().filter(|entry| entry.group.is_some()) {
-            for b in ENTRIES.iter().filter(|b| b.group == a.group) {
+        for a in entries().filter(|entry| entry.group.is_some()) {
+            for b in entries().filter(|b| b.group == a.group) {
                 let of = |e: &Entry| (e.set, e.filter, e.may_slide, e.stack);
                 assert_eq!(of(a), of(b), "{} and {}", a.event, b.event);
                 for argument in a.arguments {

@@ -237,7 +237,7 @@ impl<'c> Joining<'c> {
 
 /// Whether an operation has a second path.
 fn has_new_path(name: &str) -> bool {
-    catalogue::ENTRIES.iter().any(|entry| {
+    catalogue::entries().any(|entry| {
         entry.arguments.iter().any(|argument| argument.role == Role::NewPath)
             && entry.function.strip_prefix("uv_fs_") == Some(name)
     })

@@ -6,10 +6,10 @@
 use super::{Argument, CLEANUP, Entry, Gives, Operation, Role};
 use crate::capture::FieldType;
 
-const VERSIONS: &str = "libuv 1.43 to 1.52 (Node 16 to 26)";
+pub(super) const VERSIONS: &str = "libuv 1.43 to 1.52 (Node 16 to 26)";
 /// All that begin an operation but opens, which are paced by themselves: what else a program does
 /// to its files must not cost opens their stacks.
-const OPERATIONS: Option<&str> = Some("uv_fs_*");
+pub(super) const OPERATIONS: Option<&str> = Some("uv_fs_*");
 /// The second path of an operation, which needs an event of its own: one string an event.
 const NEW_PATHS: Option<&str> = Some("uv_fs_*.new");
 
@@ -63,6 +63,7 @@ const fn operation(
     Entry {
         event: function,
         function,
+        through: None,
         set: "fs",
         group: OPERATIONS,
         operation: Some(Operation { name, fs_type, gives }),
@@ -78,6 +79,7 @@ const fn new_path(event: &'static str, function: &'static str) -> Entry {
     Entry {
         event,
         function,
+        through: None,
         set: "fs",
         group: NEW_PATHS,
         operation: None,
@@ -175,6 +177,7 @@ pub(super) const ENTRIES: [Entry; 39] = [
     Entry {
         event: CLEANUP,
         function: CLEANUP,
+        through: None,
         set: "fs",
         group: None,
         operation: None,

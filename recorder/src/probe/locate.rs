@@ -8,13 +8,15 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use formats::elf::{ElfError, FunctionSymbol, find_functions};
+use formats::catalogue::Entry;
+use formats::elf::{ElfError, FunctionSymbol, Segment, find_functions};
 use formats::probe::ProbeKind;
 use formats::text::clean_string;
 use object::Object as _;
 use object::read::ReadCache;
 
 use super::site::{self, SiteError, SitePolicy};
+use super::through;
 use super::wanted::Wanted;
 use crate::process::objects::{MappedFile, Objects};
 use crate::tracefs::{ProbePath, SiteSpec, TracefsError};
@@ -140,7 +142,9 @@ pub fn sites(
                 });
             }
         };
-        for function in functions {
+        let hidden = wanted.entries().filter_map(|entry| hidden(entry, &functions, object, file));
+        let hidden: Vec<_> = hidden.collect();
+        for function in functions.into_iter().chain(hidden) {
             let careful = !allow_unsafe;
             // OpenSSL keeps the constants of SHA-256 so, in `.text`: a breakpoint there changes
             // what the target computes.
@@ -160,6 +164,44 @@ pub fn sites(
         }
     }
     Ok(sites)
+}
+
+/// A function of the catalogue that the file does not name, by what its code hands out. Where even
+/// that is not to be seen, it stays unknown.
+fn hidden(
+    entry: &Entry,
+    named: &[FunctionSymbol],
+    object: &MappedFile,
+    file: &File,
+) -> Option<FunctionSymbol> {
+    let through = entry.through?;
+    if named.iter().any(|function| function.name == entry.function) {
+        return None;
+    }
+    let elf = object.elf.as_ref()?;
+    let read = |svma, bytes: u64| {
+        let mut code = vec![0; bytes as usize];
+        let read = file.read_at(&mut code, elf.svma_to_file_offset(svma)?).ok()?;
+        code.truncate(read);
+        Some(code)
+    };
+    let is_code = |svma| {
+        let holds = |s: &&Segment| s.executable && (s.svma..s.svma + s.file_size).contains(&svma);
+        elf.segments.iter().any(|segment| holds(&segment))
+    };
+    let exported = find_functions(&ReadCache::new(file), &[through.exported]).ok()?;
+    let exported = exported.first()?;
+    let code = read(exported.svma, exported.size.min(through::MOST_CODE))?;
+    let found = through::handed_out(&code, exported.svma, through.argument, |svma| {
+        read(svma, through::TRAMPOLINE_BYTES).filter(|_code| is_code(svma))
+    })?;
+    let mut function = exported.clone();
+    function.name = entry.function.to_owned();
+    function.svma = found;
+    function.file_offset = elf.svma_to_file_offset(found)?;
+    // So much is known to be code; its end is not.
+    function.size = through::TRAMPOLINE_BYTES;
+    Some(function)
 }
 
 fn place(

@@ -2,4 +2,5 @@
 
 pub mod locate;
 pub mod site;
+pub mod through;
 pub mod wanted;

@@ -88,7 +88,7 @@ impl Events {
             self.without_format += 1;
         }
         if let Some(Described { format, .. }) = described {
-            let entry = catalogue::ENTRIES.iter().find(|entry| is_entry(entry, format));
+            let entry = catalogue::entries().find(|entry| is_entry(entry, format));
             if let Some(entry) = entry {
                 definition.name = entry.event.to_owned();
                 definition.set = entry.set.to_owned();

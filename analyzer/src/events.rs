@@ -81,7 +81,7 @@ fn rows(capture: &Capture, joined: &[Operation<'_>], plan: &EventsPlan) -> Vec<(
         // Of a damaged capture, samples without a definition are still shown.
         let wanted = match capture.event(samples.event) {
             // A half is shown by itself only where its own name was asked for.
-            Some(def) if operations::is_half(def) => asked(&def.name),
+            Some(def) if operations::is_part(def) => asked(&def.name),
             Some(def) => plan.events.is_empty() || asked(&def.name) || asked(&def.set),
             None => plan.events.is_empty(),
         };

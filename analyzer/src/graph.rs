@@ -146,7 +146,7 @@ fn drawable(capture: &Capture) -> Vec<(String, u64)> {
     for event in losses::by_event(capture) {
         match capture.event(event.id) {
             Some(def) if def.set == CPU_SET => cpu += event.samples,
-            Some(def) if operations::is_half(def) => {
+            Some(def) if operations::is_part(def) => {
                 opens += if def.name == operations::OPEN { event.samples } else { 0 };
             }
             Some(_) => match probes.iter_mut().find(|(name, _count)| *name == event.event) {

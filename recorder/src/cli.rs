@@ -220,13 +220,12 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
 /// What was recorded, in the user's words: events of `fs` are operations, and what they are made of
 /// is ours alone.
 fn counted(samples: &BTreeMap<String, u64>) -> Vec<String> {
-    const OPERATIONS: &str = "uv_fs_";
-    // A second path, and the result, belong to an operation that is counted already.
-    let is_part = |name: &str| name.ends_with(".new") || name.ends_with("_req_cleanup");
+    let ours = |name: &str| catalogue::entries().find(|e| e.event == name || e.group == Some(name));
+    let begins = |name: &str| catalogue::entry(name).is_some_and(|e| e.operation.is_some());
     let (operations, others): (Vec<_>, Vec<_>) =
-        samples.iter().partition(|(name, _count)| name.starts_with(OPERATIONS));
+        samples.iter().partition(|(name, _count)| ours(name).is_some());
     let all: u64 =
-        operations.iter().filter(|(name, _)| !is_part(name)).map(|&(_, count)| count).sum();
+        operations.iter().filter(|(name, _)| begins(name)).map(|&(_, count)| count).sum();
     let operations = (!operations.is_empty()).then(|| format!("{all} file operations"));
     let others = others.into_iter().map(|(name, count)| match name.as_str() {
         "cpu" => format!("{count} CPU samples"),
@@ -335,7 +334,11 @@ mod tests {
         let names = [
             ("cpu", 7),
             ("uprobe:node:f", 4),
-            ("uv_fs_*", 3),
+            ("uv__work", 9),
+            ("uv__fs_work", 9),
+            ("uv_fs_*", 4),
+            ("uv_fs_stat", 3),
+            ("uv_queue_work", 1),
             ("uv_fs_*.new", 1),
             ("uv_fs_open", 2),
             ("uv_fs_req_cleanup", 5),

@@ -5,3 +5,5 @@ pub mod errno;
 pub mod flags;
 mod handles;
 pub mod operations;
+mod part;
+pub mod pool;

@@ -4,12 +4,18 @@
 //! The memory of a request is used again and again, so the latest entry wins. A request belongs to a
 //! process; submission and result may happen on different threads. It must not resolve stacks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use formats::capture::{Capture, EventDef, Samples};
-use formats::catalogue::{self, CLEANUP, Entry, Gives, Role, UV_FS_OPEN};
+use formats::capture::{Capture, EventDef};
+use formats::catalogue::{
+    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LOOKUP_WORK, QUEUE,
+    QUEUED_WORK, Role, UV_FS_OPEN, WAKE_LOOP,
+};
 
 use super::handles;
+use super::part::Part;
+pub use super::part::{is_beginning, is_part};
+use super::pool::{Asked, Job, Pool};
 
 /// Event that begins an open.
 pub const OPEN: &str = "uv_fs_open";
@@ -40,8 +46,11 @@ pub struct Operation<'c> {
     pub asynchronous: Option<bool>,
     /// When it was asked for, CLOCK_MONOTONIC nanoseconds.
     pub start_ns: u64,
-    /// Until the result was given up, nanoseconds; `None` without a result.
+    /// Until the caller had the result, or the event loop took it up to call back, nanoseconds; `None`
+    /// without a result.
     pub latency_ns: Option<u64>,
+    /// Where that time went.
+    pub parts: Parts,
     /// What it gave, or the error number negated.
     pub result: Option<i64>,
     /// What a result that is no error means.
@@ -54,6 +63,24 @@ pub struct Operation<'c> {
     pub tid: u32,
     /// Stack that asked, an index into the capture's stacks.
     pub stack: u32,
+    /// The work of the program's own within which a pool thread did it, a place among
+    /// [`Operations::jobs`]; the thread and the stack are then those that gave the work.
+    pub job: Option<u32>,
+}
+
+/// Where the time of an asynchronous operation went, nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// Id of the pool thread that did it.
+    pub worker: Option<u32>,
+    /// From the call until a pool thread began.
+    pub queue_ns: Option<u64>,
+    /// From then until it had ended.
+    pub work_ns: Option<u64>,
+    /// Of that, in system calls.
+    pub syscall_ns: Option<u64>,
+    /// From then until the event loop took the result up.
+    pub loop_ns: Option<u64>,
 }
 
 impl Operation<'_> {
@@ -87,28 +114,10 @@ pub struct Operations<'c> {
     pub results_without_open: u64,
     /// The same of other operations.
     pub results_without_operation: u64,
-}
-
-/// Whether the samples of this event are parts of operations.
-#[must_use]
-pub fn is_half(event: &EventDef) -> bool {
-    let has = |name: &str| event.fields.iter().any(|field| field.name == name);
-    match catalogue::entry(&event.name) {
-        Some(entry) if entry.event == CLEANUP => has("req") && has("result"),
-        Some(entry) => entry.arguments.iter().all(|a| has(a.name) || !is_needed(a.role)),
-        None => false,
-    }
-}
-
-/// Whether the samples of this event begin operations.
-#[must_use]
-pub fn is_beginning(event: &EventDef) -> bool {
-    is_half(event) && catalogue::entry(&event.name).is_some_and(|entry| entry.operation.is_some())
-}
-
-/// Arguments without which a sample cannot be joined.
-fn is_needed(role: Role) -> bool {
-    matches!(role, Role::Request | Role::Path | Role::NewPath | Role::Descriptor)
+    /// What the thread pool did, by time of its beginning.
+    pub jobs: Vec<Job>,
+    /// Asynchronous operations that no pool thread did: the kernel did them, by io_uring.
+    pub without_pool: u64,
 }
 
 /// Joins all operations of a capture.
@@ -121,70 +130,48 @@ pub fn join(capture: &Capture) -> Operations<'_> {
         order.extend(part.samples.time_ns.iter().enumerate().map(|(row, &time)| (time, at, row)));
     }
     order.sort_unstable();
-    let mut joining = Joining::default();
-    let mut found = Operations::default();
-    // Addresses that results gave, by operation.
-    let mut addresses: HashMap<usize, u64> = HashMap::new();
-    for (time, at, row) in order {
+    // Where a probe found no place, it has no source.
+    let is_armed = |event: &EventDef| event.name == FILE_DONE && !event.source.is_empty();
+    let sees_done = capture.events.iter().any(is_armed);
+    let mut joining = Joining { sees_done, ..Joining::default() };
+    for (time_ns, at, row) in order {
         let Some(part) = parts.get(at) else { continue };
         let thread = part.samples.thread.get(row).copied().unwrap_or(u32::MAX);
         let owner = capture.threads.get(thread as usize);
         let process = owner.map_or(u32::MAX, |thread| thread.process);
-        let Some(request) = part.value(Role::Request, row) else { continue };
-        let key = (process, request);
-        if part.entry.event == CLEANUP {
-            let kind = part.value(Role::Type, row).map(|kind| kind as i64);
-            match joining.finished(key, kind) {
-                Some(place) => {
-                    if let Some(operation) = found.operations.get_mut(place) {
-                        let result = part.value(Role::Result, row);
-                        operation.latency_ns = Some(time.saturating_sub(operation.start_ns));
-                        operation.result = result.map(|value| value as i64);
-                    }
-                    addresses.extend(part.value(Role::Address, row).map(|to| (place, to)));
-                }
-                // Inner steps of libuv, such as the opens of a copy, have requests of their own that no
-                // function was called with; nobody waits for them.
-                None if part.value(Role::Callback, row) == Some(0) => {}
-                None if kind.is_none_or(|kind| kind == UV_FS_OPEN) => {
-                    found.results_without_open += 1;
-                }
-                None => found.results_without_operation += 1,
-            }
-            continue;
-        }
         let tid = owner.map_or(0, |thread| thread.tid);
-        let text = |role| part.value(role, row).and_then(|index| capture.string(index));
-        let Some(operation) = part.entry.operation else {
-            let new = NewPath { tid, time, path: text(Role::NewPath) };
-            joining.new_path(key, new, &mut found.operations);
-            continue;
-        };
-        let number = |role| part.value(role, row).map(|value| value as i64);
-        let meant =
-            |roles: [Role; 2]| roles.into_iter().find_map(|role| Some((number(role)?, role)));
-        joining.waiting.insert(key, (found.operations.len(), operation.fs_type));
-        found.operations.push(Operation {
-            name: operation.name,
-            path: text(Role::Path),
-            new_path: joining.stashed(key, tid, time),
-            descriptor: number(Role::Descriptor),
-            directory: part.value(Role::Directory, row),
-            flags: meant([Role::OpenFlags, Role::CopyFlags]),
-            mode: meant([Role::Mode, Role::AccessMode]),
-            asynchronous: part.value(Role::Callback, row).map(|callback| callback != 0),
-            start_ns: time,
-            latency_ns: None,
-            result: None,
-            gives: operation.gives,
-            pid: capture.processes.get(process as usize).map_or(0, |process| process.pid),
-            process,
-            tid,
-            stack: part.samples.stack.get(row).copied().unwrap_or(0),
-        });
+        joining.take(&Sample { capture, part, row, time_ns, process, tid });
     }
-    handles::name(&mut found.operations, &addresses);
-    found
+    joining.finish()
+}
+
+/// One sample that is a part of an operation.
+struct Sample<'c, 'p> {
+    capture: &'c Capture,
+    part: &'p Part<'c>,
+    row: usize,
+    time_ns: u64,
+    /// Index of the process in the capture.
+    process: u32,
+    tid: u32,
+}
+
+impl<'c> Sample<'c, '_> {
+    fn value(&self, role: Role) -> Option<u64> {
+        self.part.value(role, self.row)
+    }
+
+    fn number(&self, role: Role) -> Option<i64> {
+        self.value(role).map(|value| value as i64)
+    }
+
+    fn text(&self, role: Role) -> Option<&'c [u8]> {
+        self.capture.string(self.value(role)?)
+    }
+
+    fn stack(&self) -> u32 {
+        self.part.samples.stack.get(self.row).copied().unwrap_or(0)
+    }
 }
 
 /// A second path that was seen.
@@ -197,12 +184,157 @@ struct NewPath<'c> {
 /// What waits for its other parts, by process and request.
 #[derive(Default)]
 struct Joining<'c> {
+    found: Operations<'c>,
     /// The place of the operation, and its `uv_fs_type`.
     waiting: HashMap<(u32, u64), (usize, i64)>,
     new_paths: HashMap<(u32, u64), NewPath<'c>>,
+    pool: Pool,
+    /// Addresses that results gave, by the operation's place.
+    addresses: HashMap<usize, u64>,
+    /// Whether it would be seen that a loop takes a result up.
+    sees_done: bool,
+    /// Operations whose result the loop has taken up from a pool thread, by place.
+    done: HashSet<usize>,
 }
 
 impl<'c> Joining<'c> {
+    fn take(&mut self, sample: &Sample<'c, '_>) {
+        match sample.part.entry.event {
+            CLEANUP => self.result(sample),
+            FILE_DONE => self.taken_up(sample),
+            WAKE_LOOP => self.ended(sample),
+            FILE_WORK | QUEUED_WORK | LOOKUP_WORK => self.begun(sample),
+            event => {
+                let Some(request) = sample.value(Role::Request) else { return };
+                if event == QUEUE {
+                    self.pool.queue(sample.process, request, asked_by(sample));
+                } else {
+                    self.asked(sample, (sample.process, request));
+                }
+            }
+        }
+    }
+
+    /// An operation is asked for, or its second path is told.
+    fn asked(&mut self, sample: &Sample<'c, '_>, key: (u32, u64)) {
+        let &Sample { time_ns: time, tid, process, capture, .. } = sample;
+        let Some(operation) = sample.part.entry.operation else {
+            return self.new_path(key, NewPath { tid, time, path: sample.text(Role::NewPath) });
+        };
+        let meant = |roles: [Role; 2]| {
+            roles.into_iter().find_map(|role| Some((sample.number(role)?, role)))
+        };
+        let new_path = self.stashed(key, tid, time);
+        self.waiting.insert(key, (self.found.operations.len(), operation.fs_type));
+        let mut operation = Operation {
+            name: operation.name,
+            path: sample.text(Role::Path),
+            new_path,
+            descriptor: sample.number(Role::Descriptor),
+            directory: sample.value(Role::Directory),
+            flags: meant([Role::OpenFlags, Role::CopyFlags]),
+            mode: meant([Role::Mode, Role::AccessMode]),
+            asynchronous: sample.value(Role::Callback).map(|callback| callback != 0),
+            start_ns: time,
+            latency_ns: None,
+            parts: Parts::default(),
+            result: None,
+            gives: operation.gives,
+            pid: capture.processes.get(process as usize).map_or(0, |process| process.pid),
+            process,
+            tid,
+            stack: sample.stack(),
+            job: None,
+        };
+        // Within work that the program gave to the pool, the thread that gave it does not wait.
+        if let Some((place, job)) = self.pool.queued_on((process, tid)) {
+            operation.job = Some(place);
+            operation.asynchronous = Some(true);
+            operation.parts.worker = Some(tid);
+            operation.tid = job.asked_by.unwrap_or(tid);
+            if job.stack != 0 {
+                operation.stack = job.stack;
+            }
+        }
+        self.found.operations.push(operation);
+    }
+
+    /// A pool thread begins.
+    fn begun(&mut self, sample: &Sample<'c, '_>) {
+        let &Sample { time_ns, process, tid, .. } = sample;
+        let (Some(work), Some(wakes)) = (sample.value(Role::Work), sample.value(Role::Loop)) else {
+            return;
+        };
+        let event = sample.part.entry.event;
+        let waiting = self.waiting.get(&(process, work.wrapping_sub(FS_REQUEST_TO_WORK)));
+        let place = waiting.filter(|_| event == FILE_WORK).map(|&(place, _)| place);
+        let operation = place.and_then(|place| {
+            let operation = self.found.operations.get_mut(place)?;
+            operation.parts.worker = Some(tid);
+            operation.parts.queue_ns = Some(time_ns.saturating_sub(operation.start_ns));
+            let &mut Operation { start_ns, tid, stack, .. } = operation;
+            Some((place, Asked { time_ns: start_ns, tid, stack }))
+        });
+        self.pool.begin(event, (process, tid), time_ns, (work, wakes), operation);
+    }
+
+    /// A thread wakes a loop; a pool thread has ended its work.
+    fn ended(&mut self, sample: &Sample<'c, '_>) {
+        let Some(handle) = sample.value(Role::Handle) else { return };
+        let at = (sample.process, sample.tid);
+        if let Some((place, took)) = self.pool.wake(at, sample.time_ns, handle)
+            && let Some(operation) = self.found.operations.get_mut(place)
+        {
+            operation.parts.work_ns = Some(took);
+        }
+    }
+
+    /// The loop takes the result up, and calls back.
+    fn taken_up(&mut self, sample: &Sample<'c, '_>) {
+        let Some(work) = sample.value(Role::Work) else { return };
+        let key = (sample.process, work.wrapping_sub(FS_REQUEST_TO_WORK));
+        let Some(&(place, _)) = self.waiting.get(&key) else { return };
+        let Some(operation) = self.found.operations.get_mut(place) else { return };
+        let latency = sample.time_ns.saturating_sub(operation.start_ns);
+        operation.latency_ns = Some(latency);
+        let Parts { queue_ns, work_ns, .. } = operation.parts;
+        let before = queue_ns.zip(work_ns).map(|(queue, work)| queue.saturating_add(work));
+        operation.parts.loop_ns = before.map(|before| latency.saturating_sub(before));
+        self.done.insert(place);
+    }
+
+    /// The request is given up, with its result in it.
+    fn result(&mut self, sample: &Sample<'c, '_>) {
+        let Some(request) = sample.value(Role::Request) else { return };
+        let kind = sample.number(Role::Type);
+        let Some(place) = self.finished((sample.process, request), kind) else {
+            match kind {
+                // Inner steps of libuv, such as the opens of a copy, have requests of their own that no
+                // function was called with; nobody waits for them.
+                _ if sample.value(Role::Callback) == Some(0) => {}
+                None | Some(UV_FS_OPEN) => self.found.results_without_open += 1,
+                Some(_) => self.found.results_without_operation += 1,
+            }
+            return;
+        };
+        if let Some(operation) = self.found.operations.get_mut(place) {
+            // The callback has run by now; a synchronous call has just returned.
+            if !self.done.remove(&place) {
+                operation.latency_ns = Some(sample.time_ns.saturating_sub(operation.start_ns));
+                let by_callback = operation.asynchronous == Some(true) && operation.job.is_none();
+                self.found.without_pool += u64::from(by_callback && self.sees_done);
+            }
+            operation.result = sample.number(Role::Result);
+        }
+        self.addresses.extend(sample.value(Role::Address).map(|to| (place, to)));
+    }
+
+    fn finish(mut self) -> Operations<'c> {
+        handles::name(&mut self.found.operations, &self.addresses);
+        self.found.jobs = self.pool.jobs;
+        self.found
+    }
+
     /// The operation that a result of this type belongs to. A result of another type is that of an
     /// operation whose beginning was not seen.
     fn finished(&mut self, key: (u32, u64), kind: Option<i64>) -> Option<usize> {
@@ -215,8 +347,9 @@ impl<'c> Joining<'c> {
     }
 
     /// Both probes are at one instruction, and either may be written first.
-    fn new_path(&mut self, key: (u32, u64), new: NewPath<'c>, operations: &mut [Operation<'c>]) {
-        let waiting = self.waiting.get(&key).and_then(|&(place, _)| operations.get_mut(place));
+    fn new_path(&mut self, key: (u32, u64), new: NewPath<'c>) {
+        let waiting = self.waiting.get(&key);
+        let waiting = waiting.and_then(|&(place, _)| self.found.operations.get_mut(place));
         let is_same = |operation: &&mut Operation<'_>| {
             operation.new_path.is_none()
                 && operation.tid == new.tid
@@ -235,36 +368,16 @@ impl<'c> Joining<'c> {
     }
 }
 
+fn asked_by(sample: &Sample<'_, '_>) -> Asked {
+    Asked { time_ns: sample.time_ns, tid: sample.tid, stack: sample.stack() }
+}
+
 /// Whether an operation has a second path.
 fn has_new_path(name: &str) -> bool {
     catalogue::entries().any(|entry| {
         entry.arguments.iter().any(|argument| argument.role == Role::NewPath)
             && entry.function.strip_prefix("uv_fs_") == Some(name)
     })
-}
-
-/// The samples of one event, with the places of the arguments.
-struct Part<'c> {
-    samples: &'c Samples,
-    entry: &'static Entry,
-    places: Vec<(Role, usize)>,
-}
-
-impl<'c> Part<'c> {
-    fn new(capture: &'c Capture, samples: &'c Samples) -> Option<Self> {
-        let event = capture.event(samples.event).filter(|event| is_half(event))?;
-        let entry = catalogue::entry(&event.name)?;
-        let place = |argument: &catalogue::Argument| {
-            let place = event.fields.iter().position(|field| field.name == argument.name)?;
-            Some((argument.role, place))
-        };
-        Some(Self { samples, entry, places: entry.arguments.iter().filter_map(place).collect() })
-    }
-
-    fn value(&self, role: Role, row: usize) -> Option<u64> {
-        let (_, place) = self.places.iter().find(|(known, _)| *known == role)?;
-        self.samples.fields.get(*place)?.get(row).copied()
-    }
 }
 
 #[cfg(test)]

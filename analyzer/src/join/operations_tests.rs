@@ -1,6 +1,7 @@
 //! Joins of made-up captures.
 
 use super::*;
+use crate::join::pool::JobKind;
 use crate::testing::CaptureBuilder;
 
 #[test]
@@ -175,4 +176,76 @@ fn directories_have_the_path_that_they_were_opened_by() {
     let paths: Vec<_> = join(&capture).operations.iter().map(|o| o.path).collect();
     let d = Some(b"/d".as_slice());
     assert_eq!(paths, [d, d, d, None]);
+}
+
+/// The loop of the made-up programs.
+const LOOP: i64 = 0x70_0000;
+
+fn step(build: &mut CaptureBuilder, thread: u32, time: u64, event: &str, work: i64) {
+    build.operation(thread, time, event, 0, &[("work", work.into()), ("loop", LOOP.into())]);
+}
+
+fn wake(build: &mut CaptureBuilder, thread: u32, time: u64, handle: i64) {
+    build.operation(thread, time, "uv_async_send", 0, &[("handle", handle.into())]);
+}
+
+#[test]
+fn the_time_of_asynchronous_operations_is_taken_apart() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    let (asking, pool) = (t[0], t[1]);
+    build.open(asking, 100, 0x1000, "/a", true, 0);
+    step(&mut build, pool, 130, "uv__fs_work", 0x1000 + 336);
+    // Somebody else's handle, another thread's, then the loop's own, twice.
+    wake(&mut build, pool, 140, 0x1234);
+    wake(&mut build, asking, 141, LOOP + 0x80);
+    wake(&mut build, pool, 150, LOOP + 0x80);
+    wake(&mut build, pool, 155, LOOP + 0x80);
+    step(&mut build, asking, 190, "uv__fs_done", 0x1000 + 336);
+    // The callback runs until here.
+    build.cleanup(asking, 900, 0x1000, 7);
+    // Without a pool thread: io_uring. Then a synchronous one.
+    build.open(asking, 1000, 0x1000, "/b", true, 0);
+    build.cleanup(asking, 1050, 0x1000, 8);
+    build.open(asking, 1100, 0x1000, "/c", false, 0);
+    build.cleanup(asking, 1110, 0x1000, 9);
+    let capture = build.finish();
+    let found = join(&capture);
+    let parts: Vec<_> = found.operations.iter().map(|o| (o.latency_ns, o.parts)).collect();
+    let first = Parts {
+        worker: Some(11),
+        queue_ns: Some(30),
+        work_ns: Some(20),
+        syscall_ns: None,
+        loop_ns: Some(40),
+    };
+    let none = Parts::default();
+    assert_eq!(parts, [(Some(90), first), (Some(50), none), (Some(10), none)]);
+    assert_eq!(found.without_pool, 1);
+    let [job] = found.jobs.as_slice() else { panic!("{:?}", found.jobs) };
+    assert_eq!((job.kind, job.worker, job.asked_by), (JobKind::File, 11, Some(10)));
+    assert_eq!((job.asked_ns, job.start_ns, job.end_ns), (Some(100), 130, Some(150)));
+}
+
+#[test]
+fn operations_within_work_of_the_program_belong_to_who_gave_it() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    build.operation(t[0], 100, "uv_queue_work", 0x500, &[]);
+    step(&mut build, t[1], 120, "uv__queue_work", 0x500 + 88);
+    build.open(t[1], 130, 0x1000, "/a", false, 0);
+    build.cleanup(t[1], 140, 0x1000, -2);
+    wake(&mut build, t[1], 150, LOOP);
+    // On the same thread, in no work.
+    build.open(t[1], 160, 0x1000, "/b", false, 0);
+    step(&mut build, t[1], 170, "uv__getaddrinfo_work", 0x900);
+    build.open(t[1], 180, 0x1000, "/etc/hosts", false, 0);
+    let capture = build.finish();
+    let found = join(&capture);
+    let of = |o: &Operation<'_>| (o.tid, o.asynchronous, o.job, o.parts.worker);
+    let got: Vec<_> = found.operations.iter().map(of).collect();
+    let alone = (11, Some(false), None, None);
+    assert_eq!(got, [(10, Some(true), Some(0), Some(11)), alone, alone]);
+    let kinds: Vec<_> = found.jobs.iter().map(|job| (job.kind, job.end_ns)).collect();
+    assert_eq!(kinds, [(JobKind::Queued, Some(150)), (JobKind::Lookup, None)]);
 }

@@ -109,7 +109,7 @@ impl<'c> Report<'c> {
         // Results have no stack of interest: they would count every asynchronous open twice.
         let others = count_stacks(capture, &mut symboliser, |event| {
             let begins = operations::is_beginning(event);
-            event.set != CPU_SET && (begins || !operations::is_half(event))
+            event.set != CPU_SET && (begins || !operations::is_part(event))
         });
         let probes = probes(capture, &mut symboliser);
         let mut profile = symboliser.into_profile();
@@ -132,7 +132,7 @@ impl<'c> Report<'c> {
             }
         });
         let has_opens =
-            capture.events.iter().any(|event| event.set == "fs" || operations::is_half(event));
+            capture.events.iter().any(|event| event.set == "fs" || operations::is_part(event));
         let mut pids = joined.operations.iter().map(|open| open.pid);
         let first = pids.next();
         Self {
@@ -186,7 +186,7 @@ impl<'c> Report<'c> {
 
 /// The hits of each probe. A half of an open that was asked for as a probe is among the opens.
 fn probes(capture: &Capture, symboliser: &mut Symboliser<'_>) -> Vec<ProbeReport> {
-    let is_probe = |event: &&EventDef| event.set == PROBE_SET && !operations::is_half(event);
+    let is_probe = |event: &&EventDef| event.set == PROBE_SET && !operations::is_part(event);
     let probes = capture.events.iter().filter(is_probe).map(|probe| {
         let counts = count_stacks(capture, symboliser, |event| event.id == probe.id);
         let mut stacks = counts.rows();

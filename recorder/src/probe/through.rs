@@ -147,7 +147,7 @@ mod tests {
             0xe8, 0x0e, 0x78, 0xff, 0xff,
         ];
         let find =
-            |argument| handed_out(&code, 0x1a14_a9d, argument, within(0x1a0_0000, 0x1b0_0000));
+            |argument| handed_out(&code, 0x01a1_4a9d, argument, within(0x1a0_0000, 0x1b0_0000));
         assert_eq!(find(CodeArgument::Fourth), Some(0x1a1_28f0));
         assert_eq!(find(CodeArgument::Fifth), Some(0x1a1_4210));
         // Overwritten before the call: xor ecx, ecx.

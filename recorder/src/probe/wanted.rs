@@ -137,6 +137,12 @@ impl Wanted {
         Self { event, members: members.collect(), ..self.clone() }
     }
 
+    /// The names of its event and of those of its functions, by event id.
+    pub fn names(&self) -> impl Iterator<Item = (u32, String)> {
+        let members = self.members.iter().map(|m| (m.event, m.entry.event.to_owned()));
+        std::iter::once((self.event, self.name.clone())).chain(members)
+    }
+
     /// The first event id after its own.
     #[must_use]
     pub fn next_event(&self) -> u32 {

@@ -36,7 +36,7 @@ pub struct NewMapping {
 /// Counts for the status line and the summary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Samples by event id.
+    /// Samples by event id; those of a function that shares a probe also under the probe's.
     pub samples: HashMap<u32, u64>,
     /// Records that the kernel lost.
     pub lost: u64,
@@ -277,6 +277,9 @@ impl<W: Write> Ingest<W> {
             fields.iter().map(|field| value(field, &self.raw)).collect();
         self.writer.sample(event, time_ns, thread, stack, &values);
         *self.counts.samples.entry(decoder.event).or_default() += 1;
+        if event != decoder.event {
+            *self.counts.samples.entry(event).or_default() += 1;
+        }
         Some(())
     }
 

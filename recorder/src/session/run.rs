@@ -85,8 +85,7 @@ impl<'p> Session<'p> {
         }
         let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
         let next_event = wanted.iter().map(Wanted::next_event).max().unwrap_or(CPU_EVENT + 1);
-        let mut names: BTreeMap<u32, String> =
-            wanted.iter().map(|wanted| (wanted.event, wanted.name.clone())).collect();
+        let mut names: BTreeMap<u32, String> = wanted.iter().flat_map(Wanted::names).collect();
         if plan.frequency.is_some() {
             names.insert(CPU_EVENT, "cpu".into());
         }
@@ -293,7 +292,7 @@ impl<'p> Session<'p> {
             }
             let wanted = wanted.numbered(self.next_event);
             self.next_event = wanted.next_event();
-            self.names.insert(wanted.event, wanted.name.clone());
+            self.names.extend(wanted.names());
             self.missing.retain(|name| *name != wanted.name);
             self.arms.probe(&mut self.ingest, &wanted, &sites)?;
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::OPEN_EVENT;
 use formats::catalogue::{Gives, Role};
 
-use crate::join::operations::Operation;
+use crate::join::operations::{Operation, Parts};
 use crate::join::{errno, flags};
 use crate::plan::EventsPlan;
 use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
@@ -203,6 +203,17 @@ impl LineWriter<'_, '_> {
         }
         if let Some(latency) = operation.latency_ns {
             args.insert("latency_ns".into(), json!(latency));
+        }
+        let Parts { worker, queue_ns, work_ns, syscall_ns, loop_ns } = operation.parts;
+        let parts = [
+            ("worker", worker.map(u64::from)),
+            ("queue_ns", queue_ns),
+            ("work_ns", work_ns),
+            ("syscall_ns", syscall_ns),
+            ("loop_ns", loop_ns),
+        ];
+        for (name, value) in parts {
+            args.extend(value.map(|value| (name.to_owned(), json!(value))));
         }
         args
     }

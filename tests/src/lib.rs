@@ -19,5 +19,6 @@ pub mod schema;
 pub mod scribble;
 pub mod strace;
 pub mod strace_log;
+pub mod transcript;
 pub mod truth;
 pub mod workload;

@@ -96,11 +96,17 @@ impl Workload {
     /// # Errors
     /// If it cannot be started: `npm ci` has perhaps not been run.
     pub fn start_flagged_application(flags: &[&str]) -> Result<(Self, u16)> {
+        Self::start_server(&binaries::fixture("app/server.js"), flags)
+    }
+
+    /// Starts a server that obeys `PORT` and `EXIT_WITH_STDIN` and says `listening on PORT`, and
+    /// returns it with its port.
+    ///
+    /// # Errors
+    /// If it cannot be started: its packages have perhaps not been installed.
+    pub fn start_server(script: &Path, flags: &[&str]) -> Result<(Self, u16)> {
         let mut command = Command::new(binaries::require_program("node")?);
-        command
-            .args(flags)
-            .arg(binaries::fixture("app/server.js"))
-            .envs([("PORT", "0"), ("EXIT_WITH_STDIN", "1")]);
+        command.args(flags).arg(script).envs([("PORT", "0"), ("EXIT_WITH_STDIN", "1")]);
         let workload = Self::spawn(&mut command)?;
         let line = workload.next_line()?.context("the application ended before it listened")?;
         let port = line

@@ -25,7 +25,9 @@ pub(crate) fn everything() -> Result<()> {
     application()?;
     tracefs()?;
     test_programs()?;
-    told("the packages of fixtures/v8-truth", install_packages(&fixture("v8-truth")));
+    for folder in ["v8-truth", "lab"] {
+        told(&format!("the packages of fixtures/{folder}"), install_packages(&fixture(folder)));
+    }
     if nodes::is_possible() {
         told("other versions of Node.js", other_nodes());
     }

@@ -135,7 +135,8 @@ impl Recorded {
     }
 }
 
-/// Runs `nrec record OPTIONS -- COMMAND` to its end and returns what the workload said, too.
+/// Runs `nrec record OPTIONS -- COMMAND` to its end and returns what the workload said, too. It runs
+/// in the command's folder, if it has one.
 ///
 /// # Errors
 /// If the recorder cannot be run or crashes.
@@ -143,7 +144,7 @@ pub fn record_command(options: &[&str], target: &Command) -> Result<(Recorded, V
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(binaries::nrec()?);
     // V8 writes a log of its own into the working folder.
-    command.current_dir(folder.path());
+    command.current_dir(target.get_current_dir().unwrap_or(folder.path()));
     command.arg("record").args(options).arg("-o").arg(folder.path().join("capture.nrec"));
     command.arg("--").arg(target.get_program()).args(target.get_args());
     let outcome = run(&mut command)?.expect_no_crash()?;

@@ -85,7 +85,7 @@ fn is_open(call: &str) -> bool {
     call.starts_with("open(") || call.starts_with("openat(")
 }
 
-fn split_tid(line: &str) -> Option<(u32, &str)> {
+pub(crate) fn split_tid(line: &str) -> Option<(u32, &str)> {
     let (tid, rest) = line.split_once(char::is_whitespace)?;
     Some((tid.parse().ok()?, rest.trim_start()))
 }
@@ -133,7 +133,7 @@ fn split_at_padding(rest: &str) -> Option<(&str, &str)> {
 
 // strace(1), option -x: C escapes, octal by default. A string that was cut ends with `"...`, which
 // would be a wrong path: refused.
-fn unescape(quoted: &str) -> Option<(Vec<u8>, &str)> {
+pub(crate) fn unescape(quoted: &str) -> Option<(Vec<u8>, &str)> {
     let bytes = quoted.as_bytes();
     let mut path = Vec::new();
     let mut at = 0;

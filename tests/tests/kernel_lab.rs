@@ -2,14 +2,13 @@
 //! what they print has the shape of what it shows.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use harness::binaries::{self, fixture, repository};
 use harness::command::{Outcome, Running, run, wait_for};
+use harness::http::get;
 use harness::kernel::{skip, take_turn};
 use harness::transcript::{Step, steps};
 use harness::workload::Workload;
@@ -20,16 +19,6 @@ const DOCUMENT_FOLDER: &str = "/srv/lab";
 const REQUESTS: usize = 3;
 /// A screen of an 80 x 25 terminal.
 const SCREEN_LINES: usize = 25;
-
-/// The body of an answer.
-fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    Ok(body.to_owned())
-}
 
 /// `curl localhost:3000/about`.
 fn path_of(words: &[&str]) -> Result<String> {

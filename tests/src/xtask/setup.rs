@@ -25,7 +25,7 @@ pub(crate) fn everything() -> Result<()> {
     application()?;
     tracefs()?;
     test_programs()?;
-    for folder in ["v8-truth", "lab"] {
+    for folder in ["v8-truth", "lab", "field"] {
         told(&format!("the packages of fixtures/{folder}"), install_packages(&fixture(folder)));
     }
     if nodes::is_possible() {

@@ -2,6 +2,7 @@
 //! prints how they went.
 
 mod list;
+mod units;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,9 +17,11 @@ use formats::probe::EventSpec;
 
 use crate::doctor;
 use crate::plan::{DEFAULT_FREQUENCY, JsChoice, RecordPlan, Target};
+use crate::session::budget::RING_ASKED;
 use crate::session::status::{Console, size};
 use crate::session::{self, RecordError, StopReason, Summary};
 use crate::tracefs::{Tracefs, sweep_stale};
+use units::{parse_duration, parse_ring_size, parse_stack_size};
 
 /// All went well.
 const DONE: u8 = 0;
@@ -84,6 +87,10 @@ struct RecordArgs {
     /// [default: 16k]
     #[arg(long, value_name = "BYTES", value_parser = parse_stack_size)]
     stack_size: Option<u32>,
+    /// Ring of each CPU, where records wait to be stored: 64k to 1g. Larger ones lose less of a burst
+    /// [default: up to 16m, all together 128m]
+    #[arg(long, value_name = "BYTES", value_parser = parse_ring_size)]
+    buffer_size: Option<u64>,
     /// Do not follow child processes (threads always are)
     #[arg(long)]
     no_inherit: bool,
@@ -153,6 +160,7 @@ fn plan(args: RecordArgs) -> Result<RecordPlan, &'static str> {
         allow_unsafe: args.allow_unsafe,
         js: args.js,
         stack_bytes: args.stack_size,
+        ring_bytes: args.buffer_size,
         command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
     })
 }
@@ -205,8 +213,9 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
     if summary.lost > 0 {
         status = INCOMPLETE;
         console.say(&format!(
-            "{} records lost: they came faster than they could be stored; record fewer events",
-            summary.lost
+            "{} records lost: they came faster than they could be stored; {}",
+            summary.lost,
+            more_room(summary.ring_bytes)
         ));
     }
     console.say(
@@ -215,6 +224,18 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
     );
     console.say(&format!("next: nanalyze report {file}"));
     status
+}
+
+/// What would lose less, where each CPU's ring has so many bytes.
+fn more_room(ring_bytes: u64) -> String {
+    let larger = ring_bytes.saturating_mul(4).clamp(1 << 20, *RING_ASKED.end());
+    if larger <= ring_bytes {
+        return "record fewer events".to_owned();
+    }
+    let (larger, now) = (larger >> 20, size(ring_bytes));
+    format!(
+        "larger rings hold more of a burst (--buffer-size {larger}m; {now} now), or record fewer events"
+    )
 }
 
 /// What was recorded, in the user's words: events of `fs` are operations, and what they are made of
@@ -270,44 +291,6 @@ fn clean() -> u8 {
     }
 }
 
-/// Least user stack that is copied, bytes: a few frames.
-const LEAST_STACK: u32 = 1 << 10;
-/// Most: a record's size has 16 bits (struct perf_event_header), and the rest of it needs its part.
-const MOST_STACK: u32 = 63 << 10;
-
-/// A size such as `16k` or `8192`, in bytes.
-fn parse_stack_size(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1024),
-        None => (text, 1),
-    };
-    let number: u32 = digits.parse().map_err(|_syntax| format!("'{text}' is not a size"))?;
-    match number.checked_mul(unit) {
-        Some(bytes @ LEAST_STACK..=MOST_STACK) => Ok(bytes.next_multiple_of(8)),
-        _ => Err(format!("{text} is not between {LEAST_STACK} and {MOST_STACK} bytes")),
-    }
-}
-
-/// A time such as `30s`, `1.5m` or `10`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit '{unit}': use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_syntax| format!("'{text}' is not a time"))?;
-    let seconds = number * scale;
-    if seconds.is_finite() && seconds > 0.0 && seconds < 1e9 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(format!("'{text}' is not a time above zero"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,17 +299,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_are_read() {
-        let time = |text| parse_duration(text).map(|d| d.as_millis());
-        assert_eq!(time("500ms"), Ok(500));
-        assert_eq!(time("10"), Ok(10_000));
-        assert_eq!(time("1.5m"), Ok(90_000));
-        for bad in ["", "s", "-1s", "0", "3d", "1e400s", "nan"] {
-            assert!(time(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -349,12 +321,10 @@ mod tests {
     }
 
     #[test]
-    fn stack_sizes_are_read() {
-        assert_eq!(parse_stack_size("16k"), Ok(16384));
-        assert_eq!(parse_stack_size("8191"), Ok(8192));
-        for bad in ["", "k", "64k", "1023", "-1", "9999999k", "16m"] {
-            assert!(parse_stack_size(bad).is_err(), "{bad}");
-        }
+    fn larger_rings_are_proposed_while_there_are_any() {
+        assert!(more_room(16 << 20).contains("--buffer-size 64m; 16.0 MiB now"));
+        assert!(more_room(64 << 10).contains("--buffer-size 1m; 64.0 KiB now"));
+        assert_eq!(more_room(1 << 30), "record fewer events");
     }
 
     #[test]

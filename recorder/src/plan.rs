@@ -93,6 +93,8 @@ pub struct RecordPlan {
     pub js: JsChoice,
     /// Bytes of user stack to copy with each sample, where stacks are copied.
     pub stack_bytes: Option<u32>,
+    /// Bytes of each CPU's ring.
+    pub ring_bytes: Option<u64>,
     /// Command line of the recorder, for the capture.
     pub command_line: Vec<String>,
 }

@@ -274,8 +274,10 @@ impl Arms {
         })
     }
 
-    /// Bytes of the smallest ring that is mapped, 0 before any is.
-    fn smallest_ring(&self) -> u64 {
+    /// Bytes of the smallest ring that is mapped, 0 before any is: the kernel may allow less than was
+    /// asked for.
+    #[must_use]
+    pub fn smallest_ring(&self) -> u64 {
         self.rings.iter().map(Ring::capacity).min().unwrap_or(0) as u64
     }
 

@@ -19,6 +19,8 @@ const RING_MOST: u64 = 8 << 20;
 const RING_MOST_COPIED: u64 = 16 << 20;
 /// Least ring memory of one CPU, bytes: some thousand samples with callchains.
 const RING_LEAST: u64 = 512 << 10;
+/// Ring memory of one CPU that can be asked for, bytes.
+pub const RING_ASKED: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 /// Descriptors for everything that is not an event: mapped files, the capture, tracefs.
 const OTHER_DESCRIPTORS: u64 = 1024;
 
@@ -68,6 +70,14 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// The same with rings of so many bytes each, up to the next power of two; `None` changes nothing.
+    #[must_use]
+    pub fn with_rings(self, asked: Option<u64>) -> Self {
+        let asked = asked.map(|bytes| bytes.clamp(*RING_ASKED.start(), *RING_ASKED.end()));
+        let ring_bytes = asked.map_or(self.ring_bytes, u64::next_power_of_two);
+        Self { ring_bytes, ..self }
+    }
+
     /// Computes it.
     #[must_use]
     pub fn new(events: u64, threads: u64, cpus: u64, copied_stacks: bool) -> Self {
@@ -128,6 +138,16 @@ mod tests {
         assert_eq!(big.ring_total(), 128 << 20);
         let text = big.to_string();
         assert!(text.contains("7680 descriptors") && text.contains("128 MiB"), "{text}");
+    }
+
+    #[test]
+    fn rings_are_as_large_as_asked_for() {
+        let budget = Budget::new(3, 1, 4, true);
+        assert_eq!(budget.with_rings(None), budget);
+        assert_eq!(budget.with_rings(Some(64 << 20)).ring_total(), 256 << 20);
+        assert_eq!(budget.with_rings(Some(33 << 20)).ring_bytes, 64 << 20);
+        assert_eq!(budget.with_rings(Some(1)).ring_bytes, 64 << 10);
+        assert_eq!(budget.with_rings(Some(u64::MAX)).ring_bytes, 1 << 30);
     }
 
     #[test]

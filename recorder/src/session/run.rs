@@ -346,6 +346,7 @@ impl<'p> Session<'p> {
         if self.exit.is_none() {
             self.exit = self.life.end_command();
         }
+        let ring_bytes = self.arms.smallest_ring();
         let mut problems = std::mem::take(&mut self.problems);
         problems.extend(self.arms.disarm().iter().map(ToString::to_string));
         for (event, &count) in &self.ingest.without_stack.clone() {
@@ -387,6 +388,7 @@ impl<'p> Session<'p> {
             samples,
             // The kernel announces a loss with the next record that fits; the last one may have none.
             lost: counts.lost.max(self.lost),
+            ring_bytes,
             written,
             exit_status,
             problems,

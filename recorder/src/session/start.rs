@@ -146,7 +146,8 @@ fn start<'p>(
     let copied = stacks != UserStacks::Callchain;
     let of_probe = |wanted: &Wanted| attrs::count(stacks, wanted.stack) as u64;
     let events = 1 + wanted.iter().map(of_probe).sum::<u64>();
-    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64, copied);
+    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64, copied)
+        .with_rings(plan.ring_bytes);
     let allowed = rlimit::raise_open_files(budget.open_files())?.soft;
     if allowed < budget.open_files() {
         return Err(RecordError::TooManyDescriptors { budget: budget.to_string(), allowed });

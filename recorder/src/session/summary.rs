@@ -50,6 +50,8 @@ pub struct Summary {
     pub samples: BTreeMap<String, u64>,
     /// Records that the kernel lost.
     pub lost: u64,
+    /// Bytes of each CPU's ring.
+    pub ring_bytes: u64,
     /// What was written.
     pub written: WriteStats,
     /// Exit status of the command, as a shell would say it.

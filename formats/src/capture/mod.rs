@@ -14,10 +14,14 @@ mod contents;
 mod encoding;
 mod model;
 mod read;
+mod reader;
+mod retain;
 mod sections;
 mod tables;
 mod write;
 
+#[cfg(test)]
+mod growing_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,5 +30,7 @@ pub use contents::{Capture, ReadReport, Samples};
 pub use encoding::{Corrupt, Decoder, Encoder};
 pub use model::*;
 pub use read::{ReadError, is_capture, read};
+pub use reader::CaptureReader;
+pub use retain::Moved;
 pub use tables::{StackId, TableLimits};
 pub use write::{CaptureWriter, FieldValue, WriteStats};

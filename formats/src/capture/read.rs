@@ -1,17 +1,15 @@
-//! Reads a capture from any bytes: steps over damage, follows the tables' epochs, and never trusts
-//! an index or a length.
+//! Builds a [`Capture`] out of chunks: follows the tables' epochs, and never trusts an index or a
+//! length. Where chunks begin and end is known to [`super::reader`].
 
 use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use super::chunk::{
-    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FILE_HEADER_BYTES, FORMAT_VERSION, MAGIC, SYNC,
-    file_header_intact, file_version,
-};
+use super::chunk::{ChunkHeader, ChunkKind, MAGIC};
 use super::contents::{Capture, Samples};
 use super::encoding::{Corrupt, Decoder};
 use super::model::{Frame, Marker};
+use super::reader::CaptureReader;
 use super::sections::{self, Row, tag};
 use crate::limits::Limits;
 
@@ -52,94 +50,63 @@ pub fn is_capture(bytes: &[u8]) -> bool {
 /// # Errors
 /// Only where nothing can be read; damage inside is told in [`Capture::read`].
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<Capture, ReadError> {
-    let version = file_version(bytes).ok_or(ReadError::NotACapture)?;
-    if file_header_intact(bytes) && version > FORMAT_VERSION {
-        return Err(ReadError::TooNew { found: version, known: FORMAT_VERSION });
-    }
-    let mut reader = Reader::new(limits);
-    if !file_header_intact(bytes) {
-        reader.capture.read.damaged_bytes += FILE_HEADER_BYTES as u64;
-    }
-    let mut at = FILE_HEADER_BYTES;
-    let mut next_sequence = 0u32;
-    let mut chunks = 0u64;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some(header) = ChunkHeader::decode(rest) else {
-            let skipped = next_header(rest);
-            let report = &mut reader.capture.read;
-            if skipped.is_none() && rest.len() < CHUNK_HEADER_BYTES {
-                report.torn_tail = true;
-            }
-            let skipped = skipped.unwrap_or(rest.len());
-            report.damaged_bytes += skipped as u64;
-            at += skipped;
-            continue;
-        };
-        reader.capture.read.missing_chunks +=
-            u64::from(header.sequence.saturating_sub(next_sequence));
-        next_sequence = header.sequence.saturating_add(1);
-        let body = CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + header.stored_len as usize;
-        let Some(stored) = rest.get(body.clone()) else {
-            // The length is vouched for by the header's checksum: the file ends in this chunk.
-            reader.capture.read.torn_tail = true;
-            reader.capture.read.damaged_bytes += rest.len() as u64;
-            break;
-        };
-        at += body.end;
-        chunks += 1;
-        if reader.chunk(&header, stored).is_none() {
-            reader.capture.read.damaged_chunks += 1;
-        }
-    }
-    if chunks == 0 {
-        return Err(ReadError::Empty { bytes: bytes.len() });
-    }
-    Ok(reader.capture)
-}
-
-/// Distance to the next intact chunk header, not counting the first byte.
-fn next_header(bytes: &[u8]) -> Option<usize> {
-    (1..bytes.len().checked_sub(CHUNK_HEADER_BYTES)? + 1).find(|&at| {
-        bytes
-            .get(at..)
-            .is_some_and(|rest| rest.starts_with(&SYNC) && ChunkHeader::decode(rest).is_some())
-    })
+    let mut reader = CaptureReader::new(limits);
+    reader.feed(bytes)?;
+    reader.finish()
 }
 
 /// Global indexes of the current epoch's local ones.
 #[derive(Debug, Default)]
-struct Epoch {
+pub(super) struct Epoch {
     number: u64,
-    strings: Vec<u32>,
-    frames: Vec<u32>,
-    stacks: Vec<u32>,
+    pub(super) strings: Vec<u32>,
+    pub(super) frames: Vec<u32>,
+    pub(super) stacks: Vec<u32>,
 }
 
-struct Reader<'l> {
-    limits: &'l Limits,
-    capture: Capture,
-    epoch: Epoch,
-    strings: HashMap<Box<[u8]>, u32, RandomState>,
-    frames: HashMap<Frame, u32, RandomState>,
-    stacks: HashMap<(u32, u32), u32, RandomState>,
-    total_samples: usize,
+/// How many of their first rows tables have given up: later rows count from there.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    pub(super) mappings: usize,
+    pub(super) ends: usize,
+    pub(super) losses: usize,
+    pub(super) symbols: usize,
+    pub(super) line_ends: usize,
 }
 
-impl<'l> Reader<'l> {
-    fn new(limits: &'l Limits) -> Self {
+/// A capture on its way out of its chunks.
+pub(super) struct Assembly {
+    limits: Limits,
+    pub(super) capture: Capture,
+    pub(super) epoch: Epoch,
+    pub(super) strings: HashMap<Box<[u8]>, u32, RandomState>,
+    pub(super) frames: HashMap<Frame, u32, RandomState>,
+    pub(super) stacks: HashMap<(u32, u32), u32, RandomState>,
+    /// Samples that the capture holds.
+    pub(super) samples: usize,
+    /// Rows that the capture holds no more.
+    pub(super) gone: Gone,
+    /// The tables hold strings, frames and stacks of an epoch that is over.
+    pub(super) outlived: bool,
+}
+
+impl Assembly {
+    pub(super) fn new(limits: Limits) -> Self {
         let capture =
             Capture { strings: vec![Box::default()], stacks: vec![(0, 0)], ..Capture::default() };
-        let mut reader = Self {
+        let mut assembly = Self {
             limits,
             capture,
             epoch: Epoch::default(),
             strings: HashMap::default(),
             frames: HashMap::default(),
             stacks: HashMap::default(),
-            total_samples: 0,
+            samples: 0,
+            gone: Gone::default(),
+            outlived: false,
         };
-        reader.start_epoch(0);
-        reader
+        assembly.start_epoch(0);
+        assembly
     }
 
     fn start_epoch(&mut self, number: u64) {
@@ -148,7 +115,7 @@ impl<'l> Reader<'l> {
     }
 
     /// `None` when the chunk is damaged.
-    fn chunk(&mut self, header: &ChunkHeader, stored: &[u8]) -> Option<()> {
+    pub(super) fn chunk(&mut self, header: &ChunkHeader, stored: &[u8]) -> Option<()> {
         if crc32c::crc32c(stored) != header.payload_crc
             || header.raw_len as usize > self.limits.chunk_bytes
         {
@@ -179,6 +146,7 @@ impl<'l> Reader<'l> {
         let base_time = from.uint()?;
         if epoch != self.epoch.number {
             self.start_epoch(epoch);
+            self.outlived = true;
         }
         while from.remaining() > 0 {
             let tag = from.uint()?;
@@ -191,19 +159,20 @@ impl<'l> Reader<'l> {
     }
 
     fn section(&mut self, tag: u64, body: &[u8], base_time: u64) -> Result<(), Corrupt> {
-        let limits = self.limits;
+        let limits = &self.limits;
         let capture = &mut self.capture;
+        let gone = &self.gone;
         match tag {
-            tag::OBJECTS => append(&mut capture.objects, body, limits)?,
-            tag::PROCESSES => append(&mut capture.processes, body, limits)?,
-            tag::THREADS => append(&mut capture.threads, body, limits)?,
-            tag::MAPPINGS => append(&mut capture.mappings, body, limits)?,
-            tag::SCRIPTS => append(&mut capture.scripts, body, limits)?,
-            tag::LINE_ENDS => append(&mut capture.line_ends, body, limits)?,
-            tag::FUNCTIONS => append(&mut capture.functions, body, limits)?,
-            tag::SYMBOLS => append(&mut capture.symbols, body, limits)?,
-            tag::LOSSES => append(&mut capture.losses, body, limits)?,
-            tag::ENDS => append(&mut capture.ends, body, limits)?,
+            tag::OBJECTS => append(&mut capture.objects, 0, body, limits)?,
+            tag::PROCESSES => append(&mut capture.processes, 0, body, limits)?,
+            tag::THREADS => append(&mut capture.threads, 0, body, limits)?,
+            tag::MAPPINGS => append(&mut capture.mappings, gone.mappings, body, limits)?,
+            tag::SCRIPTS => append(&mut capture.scripts, 0, body, limits)?,
+            tag::LINE_ENDS => append(&mut capture.line_ends, gone.line_ends, body, limits)?,
+            tag::FUNCTIONS => append(&mut capture.functions, 0, body, limits)?,
+            tag::SYMBOLS => append(&mut capture.symbols, gone.symbols, body, limits)?,
+            tag::LOSSES => append(&mut capture.losses, gone.losses, body, limits)?,
+            tag::ENDS => append(&mut capture.ends, gone.ends, body, limits)?,
             tag::EVENTS => capture.events.push(json(body)?),
             tag::REMARKS => capture.remarks.push(json(body)?),
             tag::JIT => capture.jit.push(sections::read_jit(body, limits)?),
@@ -217,7 +186,7 @@ impl<'l> Reader<'l> {
     }
 
     fn strings(&mut self, body: &[u8]) -> Result<(), Corrupt> {
-        let (first, rows) = sections::read_rows::<Box<[u8]>>(body, self.limits)?;
+        let (first, rows) = sections::read_rows::<Box<[u8]>>(body, 0, &self.limits)?;
         // The writer counts strings from 1.
         fill(&mut self.epoch.strings, first + 1, 0)?;
         for row in rows {
@@ -232,7 +201,7 @@ impl<'l> Reader<'l> {
     }
 
     fn frames(&mut self, body: &[u8]) -> Result<(), Corrupt> {
-        let (first, rows) = sections::read_rows::<Frame>(body, self.limits)?;
+        let (first, rows) = sections::read_rows::<Frame>(body, 0, &self.limits)?;
         let damaged = self.frame(Frame::Marker(Marker::DAMAGED));
         fill(&mut self.epoch.frames, first, damaged)?;
         for row in rows {
@@ -243,7 +212,7 @@ impl<'l> Reader<'l> {
     }
 
     fn stacks(&mut self, body: &[u8]) -> Result<(), Corrupt> {
-        let (first, rows) = sections::read_rows::<(u32, u32)>(body, self.limits)?;
+        let (first, rows) = sections::read_rows::<(u32, u32)>(body, 0, &self.limits)?;
         let damaged_frame = self.frame(Frame::Marker(Marker::DAMAGED));
         let damaged = self.stack(0, damaged_frame);
         fill(&mut self.epoch.stacks, first + 1, damaged)?;
@@ -277,8 +246,8 @@ impl<'l> Reader<'l> {
         let event = from.u32()?;
         let count = from.count()?;
         let fields = from.count()?;
-        self.total_samples = self.total_samples.saturating_add(count);
-        if self.total_samples > self.limits.samples {
+        self.samples = self.samples.saturating_add(count);
+        if self.samples > self.limits.samples {
             return Err(from.corrupt("samples over the limit"));
         }
         let limit = self.limits.chunk_bytes;
@@ -352,12 +321,14 @@ fn fill<T: Clone>(table: &mut Vec<T>, first: usize, missing: T) -> Result<(), Co
     Ok(())
 }
 
+/// Adds rows to a table that has given up its first `gone`.
 fn append<R: Row + Default + Clone>(
     table: &mut Vec<R>,
+    gone: usize,
     body: &[u8],
     limits: &Limits,
 ) -> Result<(), Corrupt> {
-    let (first, rows) = sections::read_rows::<R>(body, limits)?;
+    let (first, rows) = sections::read_rows::<R>(body, gone, limits)?;
     fill(table, first, R::default())?;
     table.extend(rows);
     Ok(())

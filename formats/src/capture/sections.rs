@@ -58,13 +58,16 @@ pub(super) fn rows<R: Row>(to: &mut Encoder, tag: u64, first: u64, rows: &[R]) {
     section(to, tag, &payload);
 }
 
-/// Reads a row section: the first index, and the rows up to the first bad one.
+/// Reads a row section: the first index, counted from row `gone` on, and the rows.
 pub(super) fn read_rows<R: Row>(
     payload: &[u8],
+    gone: usize,
     limits: &Limits,
 ) -> Result<(usize, Vec<R>), Corrupt> {
     let mut from = Decoder::new(payload);
-    let first = from.u32()? as usize;
+    let first = (from.u32()? as usize)
+        .checked_sub(gone)
+        .ok_or_else(|| from.corrupt("table index out of range"))?;
     let count = from.count()?;
     if first.saturating_add(count) > limits.table_entries {
         return Err(from.corrupt("table over the limit"));

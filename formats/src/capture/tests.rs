@@ -21,7 +21,7 @@ fn event() -> EventDef {
 }
 
 /// A small capture with every table in it, three flushes, and an end.
-fn sample_capture(limits: TableLimits, per_flush: u64) -> Vec<u8> {
+pub(super) fn sample_capture(limits: TableLimits, per_flush: u64) -> Vec<u8> {
     let meta = Meta { recorder: "test".into(), start_ns: 1_000, ..Meta::default() };
     let mut writer = CaptureWriter::create(Vec::new(), &meta, limits).unwrap();
     writer.event(&event()).unwrap();

@@ -349,6 +349,12 @@ impl<W: Write> CaptureWriter<W> {
         Ok((self.out, self.stats))
     }
 
+    /// What has been written, for tests.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> &W {
+        &self.out
+    }
+
     fn chunk(&mut self, kind: ChunkKind, payload: &[u8]) -> io::Result<()> {
         let limit = Limits::default().chunk_bytes;
         if payload.len() > limit {

@@ -3,6 +3,7 @@
 
 mod list;
 mod units;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use formats::catalogue;
 use formats::probe::EventSpec;
 
 use crate::doctor;
-use crate::plan::{DEFAULT_FREQUENCY, JsChoice, RecordPlan, Target};
+use crate::plan::{DEFAULT_FREQUENCY, FLUSH, JsChoice, RecordPlan, Target};
 use crate::session::budget::RING_ASKED;
 use crate::session::status::{Console, size};
 use crate::session::{self, RecordError, StopReason, Summary};
@@ -35,6 +36,7 @@ Examples:
   nrec record -p 4711 -- sleep 30           CPU samples and file opens of process 4711
   nrec record -- node server.js             from the first instruction on
   nrec record -p 4711 -e 'uprobe:node:uv_fs_open path=+0(%dx):ustring flags=%cx:s32'
+  nrec watch -p 4711 --failed               file operations that fail, as they happen
   nrec list -p 4711 --uv                    which functions of libuv can be probed there
   nanalyze report capture.nrec              read what was recorded
 
@@ -53,6 +55,9 @@ struct Cli {
 enum Command {
     /// Record a running process, or a command from its start
     Record(RecordArgs),
+    /// Print file operations of a running process as they complete, with the JavaScript line that
+    /// asked
+    Watch(watch::WatchArgs),
     /// Say what this kernel, user and target allow
     Doctor(DoctorArgs),
     /// Say what can be probed in a file or a process: each line is an EVENT for nrec record -e
@@ -70,6 +75,16 @@ struct RecordArgs {
     /// the kernel's syntax; may be repeated [default: cpu and fs]
     #[arg(short, long = "event", value_name = "EVENT")]
     event: Vec<EventSpec>,
+    /// The capture; an existing one is kept as FILE.old
+    #[arg(short, long, value_name = "FILE", default_value = "capture.nrec")]
+    output: PathBuf,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Whom and how to record, whatever becomes of it.
+#[derive(Debug, Args)]
+struct HowArgs {
     /// CPU samples a second and thread
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = DEFAULT_FREQUENCY,
           value_parser = clap::value_parser!(u32).range(1..=50_000))]
@@ -77,9 +92,6 @@ struct RecordArgs {
     /// Stop after this time: 30s, 500ms, 2m, 1h; a bare number is seconds
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// The capture; an existing one is kept as FILE.old
-    #[arg(short, long, value_name = "FILE", default_value = "capture.nrec")]
-    output: PathBuf,
     /// Where the names of JavaScript frames come from
     #[arg(long, value_enum, default_value_t = JsChoice::Auto, value_name = "SOURCE")]
     js: JsChoice,
@@ -115,6 +127,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 on wrong use and 0 on --help, as documented.
     let status = match Cli::parse().command {
         Command::Record(args) => record(args),
+        Command::Watch(args) => watch::run(args),
         Command::Doctor(args) => doctor(&args),
         Command::List(args) => list::run(args),
         Command::Clean => clean(),
@@ -141,26 +154,37 @@ fn record(args: RecordArgs) -> u8 {
 }
 
 fn plan(args: RecordArgs) -> Result<RecordPlan, &'static str> {
-    let target = match (args.pid.is_empty(), args.command.is_empty()) {
+    plan_of(args.pid, &args.event, args.how, Some(args.output), FLUSH)
+}
+
+fn plan_of(
+    pids: Vec<u32>,
+    events: &[EventSpec],
+    how: HowArgs,
+    output: Option<PathBuf>,
+    flush: Duration,
+) -> Result<RecordPlan, &'static str> {
+    let target = match (pids.is_empty(), how.command.is_empty()) {
         (true, true) => {
             return Err("whom to record? Use -p PID, or -- COMMAND to start one (see --help)");
         }
-        (true, false) => Target::Launch { command: args.command },
-        (false, _) => Target::Attach { pids: args.pid, during: args.command },
+        (true, false) => Target::Launch { command: how.command },
+        (false, _) => Target::Attach { pids, during: how.command },
     };
-    let (frequency, files, probes) = RecordPlan::events(&args.event, args.frequency);
+    let (frequency, files, probes) = RecordPlan::events(events, how.frequency);
     Ok(RecordPlan {
         target,
         frequency,
         files,
         probes,
-        inherit: !args.no_inherit,
-        duration: args.duration,
-        output: args.output,
-        allow_unsafe: args.allow_unsafe,
-        js: args.js,
-        stack_bytes: args.stack_size,
-        ring_bytes: args.buffer_size,
+        inherit: !how.no_inherit,
+        duration: how.duration,
+        output,
+        flush,
+        allow_unsafe: how.allow_unsafe,
+        js: how.js,
+        stack_bytes: how.stack_size,
+        ring_bytes: how.buffer_size,
         command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
     })
 }
@@ -173,7 +197,33 @@ fn complain(error: &RecordError, console: &mut Console) {
 }
 
 fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 {
-    let file = plan.output.display();
+    let (mut status, why) = tell(plan, summary, console);
+    let seconds = summary.duration_ns as f64 / 1e9;
+    let samples = counted(&summary.samples);
+    console.say(&format!("{seconds:.1} s recorded ({why}): {}", samples.join(", ")));
+    if summary.lost > 0 {
+        status = INCOMPLETE;
+        console.say(&format!(
+            "{} records lost: they came faster than they could be stored; {}",
+            summary.lost,
+            more_room(summary.ring_bytes)
+        ));
+    }
+    tell_file(plan, summary, console);
+    status
+}
+
+/// Names the file and what to do with it.
+fn tell_file(plan: &RecordPlan, summary: &Summary, console: &mut Console) {
+    let Some(file) = &plan.output else { return };
+    let file = file.display();
+    let size = size(summary.written.bytes);
+    console.say(&format!("{file}, {size}, {} lost", summary.lost));
+    console.say(&format!("next: nanalyze report {file}"));
+}
+
+/// Says what went wrong and what is missing; gives the status so far, and why the recording ended.
+fn tell(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> (u8, String) {
     let mut status = DONE;
     for problem in &summary.problems {
         console.say(problem);
@@ -198,6 +248,7 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         StopReason::Duration => "the time was over",
         StopReason::Interrupt => "interrupted",
         StopReason::Terminated => "asked to end",
+        StopReason::ReaderGone => "nobody reads any more",
         StopReason::WriteFailed | StopReason::ReadFailed => {
             status = INCOMPLETE;
             "ended early"
@@ -207,23 +258,7 @@ fn summarise(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> u8 
         (Some(code), Target::Launch { .. }) => format!(", exit status {code}"),
         _ => String::new(),
     };
-    let seconds = summary.duration_ns as f64 / 1e9;
-    let samples = counted(&summary.samples);
-    console.say(&format!("{seconds:.1} s recorded ({why}{exit}): {}", samples.join(", ")));
-    if summary.lost > 0 {
-        status = INCOMPLETE;
-        console.say(&format!(
-            "{} records lost: they came faster than they could be stored; {}",
-            summary.lost,
-            more_room(summary.ring_bytes)
-        ));
-    }
-    console.say(
-        &format!("{file}, {}, 0 lost", size(summary.written.bytes))
-            .replace("0 lost", &format!("{} lost", summary.lost)),
-    );
-    console.say(&format!("next: nanalyze report {file}"));
-    status
+    (status, format!("{why}{exit}"))
 }
 
 /// What would lose less, where each CPU's ring has so many bytes.

@@ -10,6 +10,11 @@ use formats::probe::{EventSpec, ProbeSpec, Set};
 /// in step with timers.
 pub const DEFAULT_FREQUENCY: u32 = 99;
 
+/// A chunk is written at least this often: a kill loses less than a second.
+pub const FLUSH: Duration = Duration::from_millis(800);
+/// The same where somebody reads along.
+pub const FLUSH_LIVE: Duration = Duration::from_millis(200);
+
 /// Whom to record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -85,8 +90,10 @@ pub struct RecordPlan {
     pub inherit: bool,
     /// When to stop at the latest.
     pub duration: Option<Duration>,
-    /// The capture.
-    pub output: PathBuf,
+    /// The capture's file; none where it is only read along.
+    pub output: Option<PathBuf>,
+    /// Longest time that a sample waits before it is written.
+    pub flush: Duration,
     /// Whether dangerous probes are allowed.
     pub allow_unsafe: bool,
     /// Where JavaScript names come from.

@@ -146,8 +146,8 @@ fn a_long_recording_is_settled() {
         writer.line_ends(LineEnds { script: orphan, ends: vec![1] });
         writer.process_end(ProcessEnd { process: child, time_ns: 9 });
         writer.flush().unwrap();
-        reader.feed(&writer.written()[fed..]).unwrap();
-        fed = writer.written().len();
+        reader.feed(&writer.output()[fed..]).unwrap();
+        fed = writer.output().len();
         reader.settle_within(100_000);
     }
     let capture = reader.capture();

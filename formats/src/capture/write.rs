@@ -276,6 +276,11 @@ impl<W: Write> CaptureWriter<W> {
             || self.tables.over(&self.limits)
     }
 
+    /// Where it is written to, for what is no writing.
+    pub fn output(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// What has been written so far.
     #[must_use]
     pub fn stats(&self) -> WriteStats {
@@ -347,12 +352,6 @@ impl<W: Write> CaptureWriter<W> {
         self.chunk(ChunkKind::END, &json)?;
         self.out.flush()?;
         Ok((self.out, self.stats))
-    }
-
-    /// What has been written, for tests.
-    #[cfg(test)]
-    pub(super) fn written(&self) -> &W {
-        &self.out
     }
 
     fn chunk(&mut self, kind: ChunkKind, payload: &[u8]) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use formats::tracepoint::FormatError;
 
 use crate::probe::locate::LocateError;
+use crate::process::companion::CompanionError;
 use crate::sys::cpus::CpuError;
 use crate::sys::perf_error::PerfError;
 use crate::sys::poll::PollError;
@@ -83,6 +84,9 @@ pub enum RecordError {
     /// The command cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// Nobody can read along.
+    #[error(transparent)]
+    Companion(#[from] CompanionError),
     /// Signals cannot be received.
     #[error(transparent)]
     Signals(#[from] SignalError),
@@ -110,6 +114,7 @@ impl RecordError {
                 error.remedy().map(str::to_owned)
             }
             Self::Spawn(error) => error.remedy().map(str::to_owned),
+            Self::Companion(error) => error.remedy().map(str::to_owned),
             Self::NoLibuv { .. } => Some("CPU samples work without: -e cpu".into()),
             Self::NoTracefs => Some("as root: mount -t tracefs tracefs /sys/kernel/tracing".into()),
             Self::TooManyDescriptors { .. } => {

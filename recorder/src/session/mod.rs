@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start    decides what is armed and opens it          javascript, arm, attrs, budget, output
-//! run      one poll loop: wait, drain, flush, stop     drain, pace, status, summary
+//! run      one poll loop: wait, drain, flush, stop     drain, pace, sink, status, summary
 //! ingest   ordered records -> world, stacks, capture   decoder, world, heap, stacks, hits, naming
 //! ```
 
@@ -23,6 +23,7 @@ pub mod naming;
 pub mod output;
 pub mod pace;
 pub mod run;
+pub mod sink;
 pub mod stacks;
 pub mod start;
 pub mod status;
@@ -30,5 +31,6 @@ pub mod summary;
 pub mod world;
 
 pub use error::RecordError;
-pub use start::record;
+pub use run::NOT_READ;
+pub use start::{record, record_for};
 pub use summary::{StopReason, Summary};

@@ -1,8 +1,7 @@
 //! The loop of a recording: waits, drains the rings, looks at JIT maps, flushes, and ends.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::error::RecordError;
 use super::ingest::{Ingest, NewMapping};
 use super::life::Life;
 use super::pace::{ONE_IN, STEADY};
+use super::sink::Sink;
 use super::status::{Console, Progress};
 use super::summary::{StopReason, Summary};
 use crate::plan::RecordPlan;
@@ -35,20 +35,25 @@ const TICK: Duration = Duration::from_millis(20);
 const TICK_OF_HEAPS: Duration = Duration::from_millis(5);
 /// Wait when a ring cannot announce its data any more because its first thread has ended.
 const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
-/// A chunk is written at least this often, in nanoseconds: a kill loses less than a second.
-const FLUSH_NS: u64 = 800_000_000;
+/// How long whoever reads along may take nothing before the end of a recording does without it.
+const READERS_PATIENCE: Duration = Duration::from_secs(2);
+/// The problem that follows.
+pub const NOT_READ: &str = "the end was not printed: whoever prints takes nothing any more";
 const SIGNALS: u64 = u64::MAX;
 const TARGETS: u64 = u64::MAX - 1;
+const READER: u64 = u64::MAX - 2;
 
 /// A recording that runs.
 #[derive(Debug)]
 pub struct Session<'p> {
     plan: &'p RecordPlan,
-    ingest: Ingest<File>,
+    ingest: Ingest<Sink>,
     arms: Arms,
     signals: Signals,
     life: Life,
     poller: Poller,
+    /// Keeps the pipe known to the poller until the end.
+    _reader: Option<PipeWriter>,
     wanted: Vec<Wanted>,
     probed: HashSet<(u64, u64)>,
     missing: Vec<String>,
@@ -67,13 +72,14 @@ impl<'p> Session<'p> {
     #[expect(clippy::too_many_arguments, reason = "one call, each argument a part of the session")]
     pub fn new(
         plan: &'p RecordPlan,
-        ingest: Ingest<File>,
+        ingest: Ingest<Sink>,
         arms: Arms,
         signals: Signals,
         life: Life,
         wanted: Vec<Wanted>,
         probed: HashSet<(u64, u64)>,
         missing: Vec<String>,
+        reader: Option<PipeWriter>,
     ) -> Result<Self, RecordError> {
         let poller = Poller::new()?;
         poller.add(signals.as_fd(), SIGNALS)?;
@@ -82,6 +88,9 @@ impl<'p> Session<'p> {
         }
         for target in life.targets() {
             poller.add(target.as_fd(), TARGETS)?;
+        }
+        if let Some(pipe) = &reader {
+            poller.add_hang_up(pipe, READER)?;
         }
         let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
         let next_event = wanted.iter().map(Wanted::next_event).max().unwrap_or(CPU_EVENT + 1);
@@ -96,6 +105,7 @@ impl<'p> Session<'p> {
             signals,
             life,
             poller,
+            _reader: reader,
             wanted,
             probed,
             missing,
@@ -114,6 +124,7 @@ impl<'p> Session<'p> {
         let mut drain = Drain::default();
         let deadline =
             self.plan.duration.map(|d| self.start_ns.saturating_add(d.as_nanos() as u64));
+        let flush_ns = self.plan.flush.as_nanos() as u64;
         let mut flushed_ns = self.start_ns;
         let mut shown = (self.start_ns, 0u64);
         let reason = loop {
@@ -124,16 +135,19 @@ impl<'p> Session<'p> {
             let stop = self.wait(wait);
             let now = self.now();
             self.relieve(now);
-            if let Err(reason) = self.drain(&mut drain, now) {
-                break reason;
-            }
-            self.ingest.look_at_jit_maps(now);
-            self.keep_pace(now);
-            self.arm_new_mappings(console);
-            if now - flushed_ns >= FLUSH_NS || self.ingest.writer.wants_flush() {
-                flushed_ns = now;
-                if let Err(reason) = self.flush(now) {
+            // Where a reader is behind, what is new stays in the rings.
+            if self.ingest.writer.output().push() {
+                if let Err(reason) = self.drain(&mut drain, now) {
                     break reason;
+                }
+                self.ingest.look_at_jit_maps(now);
+                self.keep_pace(now);
+                self.arm_new_mappings(console);
+                if now - flushed_ns >= flush_ns || self.ingest.writer.wants_flush() {
+                    flushed_ns = now;
+                    if let Err(reason) = self.flush(now) {
+                        break reason;
+                    }
                 }
             }
             if now - shown.0 >= 1_000_000_000 {
@@ -156,13 +170,15 @@ impl<'p> Session<'p> {
 
     /// Waits for data, signals, ends and time.
     fn wait(&mut self, wait: Duration) -> Option<StopReason> {
-        let (mut signals, mut targets, mut silent) = (false, false, Vec::new());
+        let (mut signals, mut targets, mut reader_gone) = (false, false, false);
+        let mut silent = Vec::new();
         match self.poller.wait(Some(wait)) {
             Ok(ready) => {
                 for ready in ready {
                     match ready.token {
                         SIGNALS => signals = true,
                         TARGETS => targets = true,
+                        READER => reader_gone |= ready.hung_up,
                         ring if ready.hung_up => silent.push(ring),
                         _ => {}
                     }
@@ -186,7 +202,7 @@ impl<'p> Session<'p> {
         if targets && self.all_targets_ended() {
             return Some(StopReason::TargetEnded);
         }
-        None
+        reader_gone.then_some(StopReason::ReaderGone)
     }
 
     fn signals(&mut self) -> Option<StopReason> {
@@ -258,11 +274,13 @@ impl<'p> Session<'p> {
 
     fn write_problem(&self, error: &io::Error) -> String {
         let readable = self.ingest.writer.stats().bytes;
-        format!(
-            "cannot write {}: {error}; the {} before remain readable",
-            self.plan.output.display(),
-            super::status::size(readable)
-        )
+        let file = self
+            .plan
+            .output
+            .as_deref()
+            .map_or("the capture".into(), |file| file.display().to_string());
+        let readable = super::status::size(readable);
+        format!("cannot write {file}: {error}; the {readable} before remain readable")
     }
 
     /// Arms probes in files that were mapped just now and had not been seen.
@@ -375,7 +393,12 @@ impl<'p> Session<'p> {
             before
         } else {
             match self.ingest.finish(&end) {
-                Ok((_file, stats)) => stats,
+                Ok((mut sink, stats)) => {
+                    if !sink.push_all(READERS_PATIENCE) {
+                        problems.push(NOT_READ.into());
+                    }
+                    stats
+                }
                 Err(error) => {
                     problems.push(format!("cannot write the end of the capture: {error}"));
                     before

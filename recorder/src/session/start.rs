@@ -2,7 +2,7 @@
 //! the loop. Whatever fails here leaves nothing behind.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::io::PipeWriter;
 
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
 use formats::limits::Limits;
@@ -16,6 +16,7 @@ use super::javascript;
 use super::life::Life;
 use super::output::Output;
 use super::run::Session;
+use super::sink::Sink;
 use super::status::Console;
 use super::summary::Summary;
 use super::world::World;
@@ -41,6 +42,20 @@ const PASSES: usize = 4;
 /// The recording could not begin. What goes wrong later is told in the summary: what has been
 /// recorded is kept.
 pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, RecordError> {
+    record_for(plan, None, || Ok(()), console)
+}
+
+/// Records for somebody who reads along through `pipe`, and who is asked for by `begun` when all is in
+/// place: where a recording cannot begin, nobody need come.
+///
+/// # Errors
+/// As [`record`], or what `begun` says.
+pub fn record_for(
+    plan: &RecordPlan,
+    pipe: Option<PipeWriter>,
+    begun: impl FnOnce() -> Result<(), RecordError>,
+    console: &mut Console,
+) -> Result<Summary, RecordError> {
     // Before anything else: no signal shall end us between arming and the clean-up.
     let signals = Signals::block_and_open()?;
     if let Target::Attach { pids, .. } = &plan.target {
@@ -48,9 +63,18 @@ pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, Recor
     }
     let wanted = wanted(plan);
     let dynamic = if wanted.is_empty() { None } else { Some(prepare_tracefs(console)?) };
-    let (output, file) = Output::create(&plan.output)?;
-    let started = start(plan, wanted, dynamic, file, signals, console)
-        .and_then(|session| Ok((output.publish()?, session)));
+    let (output, file) = match &plan.output {
+        Some(path) => Output::create(path).map(|(output, file)| (Some(output), Some(file)))?,
+        None => (None, None),
+    };
+    let begin = |console: &mut Console| {
+        let reader = pipe.as_ref().map(PipeWriter::try_clone).transpose()?;
+        let sink = Sink::new(file, pipe)?;
+        let session = start(plan, wanted, dynamic, (sink, reader), signals, console)?;
+        begun()?;
+        Ok((output.as_ref().map_or(Ok(None), Output::publish)?, session))
+    };
+    let started = begin(console);
     match started {
         Ok((kept, session)) => {
             if let Some(kept) = kept {
@@ -60,7 +84,7 @@ pub fn record(plan: &RecordPlan, console: &mut Console) -> Result<Summary, Recor
             Ok(session.run(console))
         }
         Err(error) => {
-            output.abandon();
+            output.iter().for_each(Output::abandon);
             Err(error)
         }
     }
@@ -116,7 +140,7 @@ fn start<'p>(
     plan: &'p RecordPlan,
     wanted: Vec<Wanted>,
     dynamic: Option<DynamicEvents>,
-    file: File,
+    (sink, reader): (Sink, Option<PipeWriter>),
     signals: Signals,
     console: &mut Console,
 ) -> Result<Session<'p>, RecordError> {
@@ -159,7 +183,7 @@ fn start<'p>(
         Some((program, arguments)) => Some(PendingChild::spawn(program, arguments)?),
         None => None,
     };
-    let mut ingest = open_capture(plan, file, &budget, child.as_ref(), &online, js)?;
+    let mut ingest = open_capture(plan, sink, &budget, child.as_ref(), &online, js)?;
     if let Some(text) = javascript::no_map(plan.js, &targets) {
         warn("no-perf-map", text.to_owned(), &mut ingest, console);
     }
@@ -213,17 +237,17 @@ fn start<'p>(
         }
         None => Life::Attached(watched),
     };
-    Session::new(plan, ingest, arms, signals, life, wanted, probed, missing)
+    Session::new(plan, ingest, arms, signals, life, wanted, probed, missing, reader)
 }
 
 /// Says at once what the report will say too.
-fn warn(code: &str, text: String, ingest: &mut Ingest<File>, console: &mut Console) {
+fn warn(code: &str, text: String, ingest: &mut Ingest<Sink>, console: &mut Console) {
     console.say(&text);
     ingest.remark(Remark { code: code.into(), text, count: 1 });
 }
 
 /// Processes that exist are taken in with what they have mapped.
-fn ingest_start(ingest: &mut Ingest<File>, pids: &[u32]) -> Result<u64, RecordError> {
+fn ingest_start(ingest: &mut Ingest<Sink>, pids: &[u32]) -> Result<u64, RecordError> {
     let now = clock::monotonic_ns()?;
     for &pid in pids {
         ingest.adopt(pid, now);
@@ -244,7 +268,7 @@ fn everybody(asked: &[u32], with_children: bool) -> Vec<u32> {
 /// which their FORK record tells, or are opened in a later pass.
 fn open_targets(
     arms: &mut Arms,
-    ingest: &mut Ingest<File>,
+    ingest: &mut Ingest<Sink>,
     asked: &[u32],
     with_children: bool,
     now: u64,
@@ -305,12 +329,12 @@ fn sampling(frequency: u32, console: &mut Console) -> Sampling {
 
 fn open_capture(
     plan: &RecordPlan,
-    file: File,
+    sink: Sink,
     budget: &Budget,
     child: Option<&PendingChild>,
     online: &[u32],
     js: JsSource,
-) -> Result<Ingest<File>, RecordError> {
+) -> Result<Ingest<Sink>, RecordError> {
     let clocks = clock::clock_pair()?;
     let uname = nix::sys::utsname::uname()?;
     let (mode, targets) = match &plan.target {
@@ -338,7 +362,7 @@ fn open_capture(
             UserStacks::Copy { probe_bytes, .. } => probe_bytes,
         },
     };
-    let writer = CaptureWriter::create(file, &meta, TableLimits::default())?;
+    let writer = CaptureWriter::create(sink, &meta, TableLimits::default())?;
     let limits = Limits::default();
     let image = vdso::vdso_image();
     let no_vdso = image.as_ref().err().map(ToString::to_string);

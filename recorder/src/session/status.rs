@@ -33,6 +33,12 @@ pub struct Progress {
 }
 
 impl Console {
+    /// Messages only: the terminal shows results, which a live line would be among.
+    #[must_use]
+    pub fn of_messages() -> Self {
+        Self { live: false, line_shown: false }
+    }
+
     /// Says a sentence, below the live line.
     pub fn say(&mut self, text: &str) {
         self.clear();

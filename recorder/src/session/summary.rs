@@ -17,6 +17,8 @@ pub enum StopReason {
     Interrupt,
     /// SIGTERM or SIGHUP.
     Terminated,
+    /// Whoever read along has had enough.
+    ReaderGone,
     /// The capture cannot be written any further.
     WriteFailed,
     /// The rings cannot be read any further.
@@ -33,6 +35,7 @@ impl StopReason {
             Self::Duration => "duration",
             Self::Interrupt => "interrupt",
             Self::Terminated => "terminated",
+            Self::ReaderGone => "reader-gone",
             Self::WriteFailed => "write-failed",
             Self::ReadFailed => "read-failed",
         }

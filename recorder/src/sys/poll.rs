@@ -62,6 +62,17 @@ impl Poller {
             .map_err(|errno| PollError { operation: "add to the", errno })
     }
 
+    /// Watches `fd`, which is only written to, for the end of whoever reads the other side.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_hang_up(&self, fd: impl AsFd, token: u64) -> Result<(), PollError> {
+        // EPOLLERR and EPOLLHUP are always reported.
+        self.epoll
+            .add(fd, EpollEvent::new(EpollFlags::empty(), token))
+            .map_err(|errno| PollError { operation: "add to the", errno })
+    }
+
     /// Stops watching `fd`.
     ///
     /// # Errors

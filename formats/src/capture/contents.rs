@@ -1,8 +1,8 @@
 //! A capture in memory, as the analyzer uses it: tables by index, samples in columns.
 
 use super::model::{
-    End, EventDef, Frame, Function, JitBatch, LineEnds, Loss, Mapping, Marker, Meta, Object,
-    Process, ProcessEnd, Remark, Script, Symbol, Thread,
+    End, EventDef, Frame, Function, Holding, JitBatch, LineEnds, Loss, Mapping, Marker, Meta,
+    Object, Process, ProcessEnd, Remark, Script, Symbol, Thread,
 };
 
 /// The samples of one event, in columns of equal length.
@@ -86,6 +86,8 @@ pub struct Capture {
     pub threads: Vec<Thread>,
     /// Ends of process images.
     pub ends: Vec<ProcessEnd>,
+    /// What processes had before their operations were recorded.
+    pub holdings: Vec<Holding>,
     /// Executable file mappings.
     pub mappings: Vec<Mapping>,
     /// Symbols of the addresses that occur.

@@ -169,6 +169,21 @@ pub struct ProcessEnd {
     pub time_ns: u64,
 }
 
+/// What a process had before its operations were recorded: an open descriptor, or its working
+/// directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// Index into the processes.
+    pub process: u32,
+    /// The descriptor plus 1, or 0 for the working directory.
+    pub number: u32,
+    /// When it was looked at. Probes were armed before, so that a recorded open can be the same.
+    pub time_ns: u64,
+    /// What it was: a path, or a word of the kernel such as `socket:[4711]` (proc(5),
+    /// /proc/pid/fd).
+    pub target: Vec<u8>,
+}
+
 /// A file mapped executable into a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mapping {

@@ -166,6 +166,7 @@ impl Assembly {
             tag::OBJECTS => append(&mut capture.objects, 0, body, limits)?,
             tag::PROCESSES => append(&mut capture.processes, 0, body, limits)?,
             tag::THREADS => append(&mut capture.threads, 0, body, limits)?,
+            tag::HOLDINGS => append(&mut capture.holdings, 0, body, limits)?,
             tag::MAPPINGS => append(&mut capture.mappings, gone.mappings, body, limits)?,
             tag::SCRIPTS => append(&mut capture.scripts, 0, body, limits)?,
             tag::LINE_ENDS => append(&mut capture.line_ends, gone.line_ends, body, limits)?,

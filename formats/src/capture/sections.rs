@@ -5,8 +5,8 @@
 
 use super::encoding::{Corrupt, Decoder, Encoder};
 use super::model::{
-    Frame, Function, JitBatch, JitEntry, LineEnds, Loss, Mapping, Marker, NoName, Object, Process,
-    ProcessEnd, Script, Symbol, Thread, Tier,
+    Frame, Function, Holding, JitBatch, JitEntry, LineEnds, Loss, Mapping, Marker, NoName, Object,
+    Process, ProcessEnd, Script, Symbol, Thread, Tier,
 };
 use crate::limits::Limits;
 
@@ -29,6 +29,7 @@ pub(super) mod tag {
     pub(in crate::capture) const SCRIPTS: u64 = 15;
     pub(in crate::capture) const ENDS: u64 = 16;
     pub(in crate::capture) const LINE_ENDS: u64 = 17;
+    pub(in crate::capture) const HOLDINGS: u64 = 18;
 }
 
 /// A row of a table. `last` carries the address of the row before, for differences.
@@ -213,6 +214,7 @@ row!(Process {
 });
 row!(Thread { process: index, tid: index });
 row!(ProcessEnd { process: index, time_ns: uint });
+row!(Holding { process: index, number: index, time_ns: uint, target: bytes });
 row!(Mapping {
     process: index,
     object: index,

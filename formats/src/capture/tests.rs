@@ -69,6 +69,8 @@ pub(super) fn sample_capture(limits: TableLimits, per_flush: u64) -> Vec<u8> {
             }],
         });
         writer.symbol(Symbol { object, start: 0xf00, size: 0x200, name: b"main".to_vec() });
+        let target = b"/etc/hosts".to_vec();
+        writer.holding(Holding { process, number: flush as u32, time_ns: 900, target });
         writer.mapping(Mapping { process, object, start: 1, end: 2, offset: 3, time_ns: 4 });
         writer.loss(Loss { event: 3, time_ns: flush, lost: 1, dropped: 0 });
         writer.remark(&Remark { code: "x".into(), text: "y".into(), count: flush }).unwrap();
@@ -104,6 +106,9 @@ fn what_is_written_is_read() {
         assert_eq!(frames[5], Frame::Native { object: 0, offset: 0x1000, call: true });
     }
     assert_eq!(capture.jit.len(), 3);
+    assert_eq!(capture.holdings.len(), 3);
+    let target = b"/etc/hosts".to_vec();
+    assert_eq!(capture.holdings[2], Holding { process: 0, number: 2, time_ns: 900, target });
     assert_eq!(capture.line_ends, [LineEnds { script: 0, ends: vec![10, 11, 400] }]);
     let script = &capture.scripts[0];
     assert_eq!((script.line_offset, script.column_offset), (1, 62));

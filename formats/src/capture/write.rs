@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use super::chunk::{ChunkHeader, ChunkKind, file_header};
 use super::encoding::Encoder;
 use super::model::{
-    End, EventDef, Frame, Function, JitBatch, LineEnds, Loss, Mapping, Meta, Object, Process,
-    ProcessEnd, Remark, Script, Symbol, Thread,
+    End, EventDef, Frame, Function, Holding, JitBatch, LineEnds, Loss, Mapping, Meta, Object,
+    Process, ProcessEnd, Remark, Script, Symbol, Thread,
 };
 use super::sections::{self, tag};
 use super::tables::{StackId, TableLimits, Tables};
@@ -89,6 +89,7 @@ pub struct CaptureWriter<W> {
     processes: Pending<Process>,
     threads: Pending<Thread>,
     ends: Pending<ProcessEnd>,
+    holdings: Pending<Holding>,
     mappings: Pending<Mapping>,
     symbols: Pending<Symbol>,
     functions: Pending<Function>,
@@ -126,6 +127,7 @@ impl<W: Write> CaptureWriter<W> {
             processes: Pending::default(),
             threads: Pending::default(),
             ends: Pending::default(),
+            holdings: Pending::default(),
             mappings: Pending::default(),
             symbols: Pending::default(),
             functions: Pending::default(),
@@ -156,6 +158,11 @@ impl<W: Write> CaptureWriter<W> {
     /// Adds a thread and returns its index.
     pub fn thread(&mut self, thread: Thread) -> u32 {
         self.threads.push(thread)
+    }
+
+    /// Adds what a process had before its operations were recorded.
+    pub fn holding(&mut self, holding: Holding) {
+        self.holdings.push(holding);
     }
 
     /// Adds a mapping.
@@ -271,6 +278,7 @@ impl<W: Write> CaptureWriter<W> {
         self.jit.len() > FLUSH_BYTES
             // A name is up to some kilobytes long.
             || self.functions.rows.len() + self.scripts.rows.len() > FLUSH_BYTES / 256
+            || self.holdings.rows.iter().map(|row| row.target.len()).sum::<usize>() > FLUSH_BYTES
             || self.line_ends.rows.iter().map(|lines| lines.ends.len()).sum::<usize>() > FLUSH_BYTES
             || self.columns.iter().map(|c| c.count).sum::<u64>() > (FLUSH_BYTES / 16) as u64
             || self.tables.over(&self.limits)
@@ -300,6 +308,7 @@ impl<W: Write> CaptureWriter<W> {
         self.objects.put(&mut payload, tag::OBJECTS);
         self.processes.put(&mut payload, tag::PROCESSES);
         self.threads.put(&mut payload, tag::THREADS);
+        self.holdings.put(&mut payload, tag::HOLDINGS);
         self.mappings.put(&mut payload, tag::MAPPINGS);
         self.scripts.put(&mut payload, tag::SCRIPTS);
         self.functions.put(&mut payload, tag::FUNCTIONS);

@@ -304,6 +304,8 @@ impl<'l> Builder<'l> {
             processes: self.world.processes,
             threads: self.world.threads,
             ends: self.world.ends,
+            // It records what happens, not what was there.
+            holdings: Vec::new(),
             mappings: self.world.mappings,
             symbols: named,
             functions: Vec::new(),

@@ -1,6 +1,7 @@
 //! The processes that are recorded: what /proc says of them, and the files they have mapped.
 
 pub mod companion;
+pub mod holdings;
 pub mod jit_map;
 pub mod launch;
 pub mod objects;

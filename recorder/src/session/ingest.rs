@@ -21,6 +21,8 @@ use super::naming::Naming;
 use super::stacks::Stacks;
 use super::world::{MappingSeen, Running, World};
 use crate::plan::JsSource;
+use crate::process::holdings::Holdings;
+use crate::sys::clock;
 use crate::sys::record::RawRecord;
 use crate::unwind::{Registers, StackDump};
 
@@ -57,6 +59,8 @@ pub struct Ingest<W> {
     pub new_mappings: Vec<NewMapping>,
     /// Readers of V8's heap.
     pub heaps: Heaps,
+    /// Whether what processes have open is told.
+    pub follows_files: bool,
     js: JsSource,
     stacks: Stacks,
     hits: Hits,
@@ -88,6 +92,7 @@ impl<W: Write> Ingest<W> {
             counts: Counts::default(),
             new_mappings: Vec::new(),
             heaps: Heaps::default(),
+            follows_files: false,
             js,
             stacks: Stacks::new(max_depth),
             hits: Hits::default(),
@@ -123,6 +128,21 @@ impl<W: Write> Ingest<W> {
         {
             // Now, as finding V8 in a file takes a tenth of a second, and samples must not wait.
             self.heaps.attach(pid, running, &self.world);
+        }
+    }
+
+    /// Tells what a process has open now, where file operations are recorded. Its probes are armed:
+    /// what changes from now on is seen.
+    pub fn look_at_holdings(&mut self, pid: u32) {
+        let Some(now) = clock::monotonic_ns().ok().filter(|_| self.follows_files) else { return };
+        let found = Holdings::of(pid);
+        if let Some(text) = found.problem.clone() {
+            self.remark(Remark { code: "descriptors-unknown".into(), text, count: 1 });
+        }
+        self.world.holds(&mut self.writer, pid, found, now);
+        if self.writer.wants_flush() {
+            // What keeps this from being written will keep the next flush, which says so.
+            let _said_later = self.writer.flush();
         }
     }
 
@@ -196,6 +216,7 @@ impl<W: Write> Ingest<W> {
             EventRecord::Comm(comm) if comm.is_execve => {
                 let name = comm.name.as_slice();
                 self.world.executed(&mut self.writer, comm.pid as u32, &name, time_ns);
+                self.look_at_holdings(comm.pid as u32);
             }
             EventRecord::Fork(fork) if fork.pid != fork.ppid => {
                 self.world.forked(&mut self.writer, fork.pid as u32, fork.ppid as u32, time_ns);

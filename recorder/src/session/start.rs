@@ -187,6 +187,7 @@ fn start<'p>(
     if let Some(text) = javascript::no_map(plan.js, &targets) {
         warn("no-perf-map", text.to_owned(), &mut ingest, console);
     }
+    ingest.follows_files = plan.files;
     let now = ingest_start(&mut ingest, &pids)?;
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
     let mode = OpenMode { inherit, on_exec: launching, stacks };
@@ -227,6 +228,9 @@ fn start<'p>(
         let pid = asked.first().copied().unwrap_or_default();
         return Err(RecordError::NoSuchProcess { pid });
     }
+    // Not before: what is opened while probes are being armed would be missed.
+    let known: Vec<u32> = ingest.world.pids().collect();
+    known.into_iter().for_each(|pid| ingest.look_at_holdings(pid));
     if let Some(text) = arms.small_rings() {
         warn("small-rings", text, &mut ingest, console);
     }

@@ -4,11 +4,14 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use formats::capture::{CaptureWriter, Frame, Mapping, Process, ProcessEnd, Remark, Thread};
+use formats::capture::{
+    CaptureWriter, Frame, Holding, Mapping, Process, ProcessEnd, Remark, Thread,
+};
 use formats::limits::Limits;
 use formats::procmaps;
 use formats::space::{AddressSpace, Backing, KERNEL_START, Place};
 
+use crate::process::holdings::Holdings;
 use crate::process::jit_map::{JitMap, Refusal};
 use crate::process::objects::{Identity, Objects, Sighting};
 use crate::process::procfs;
@@ -185,6 +188,22 @@ impl World {
         time_ns: u64,
     ) {
         self.begin(to, pid, None, comm, time_ns);
+    }
+
+    /// Tells what a process has open, as it was found at `time_ns`.
+    pub fn holds<W: Write>(
+        &self,
+        to: &mut CaptureWriter<W>,
+        pid: u32,
+        found: Holdings,
+        time_ns: u64,
+    ) {
+        let Some(running) = self.running.get(&pid) else { return };
+        let folder = found.folder.map(|target| (0, target));
+        let open = found.descriptors.into_iter().map(|(fd, target)| (fd.saturating_add(1), target));
+        for (number, target) in folder.into_iter().chain(open) {
+            to.holding(Holding { process: running.index, number, time_ns, target });
+        }
     }
 
     /// A process ended. Its JIT map is read to the end if it is `needed`.

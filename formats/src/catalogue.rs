@@ -7,8 +7,10 @@
 use crate::capture::FieldType;
 
 mod files;
+mod outside;
 mod pool;
 
+pub use outside::{THROWING, THROWN};
 pub use pool::{
     FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LOOKUP_WORK, QUEUE, QUEUE_REQUEST_TO_WORK,
     QUEUED_WORK, WAKE_LOOP,
@@ -51,6 +53,21 @@ pub enum Role {
     Address,
     /// The result: what the operation gives, or the error number negated.
     Result,
+    /// Where the thread's stack ends, the return address included at a call and not at its return.
+    StackTop,
+    /// What a function returns: 0, or the error number negated.
+    Status,
+    /// What a function returns: how many, or -1 where it failed.
+    Count,
+    /// What a function returns: whether it did something. If not, there may have been nothing to do.
+    Done,
+    /// What a function returns: an address, 0 where it failed.
+    Pointer,
+    /// What a function returns: the kind of a file (`std::filesystem::file_type`), -1 where there is
+    /// none, 0 where it failed otherwise.
+    FileType,
+    /// A function returns, and does not say how it went.
+    Nothing,
 }
 
 /// One argument: its name and how the kernel fetches it.
@@ -96,6 +113,14 @@ pub struct Entry {
     pub versions: &'static str,
 }
 
+impl Entry {
+    /// Whether the probe is at the function's return: only there is what it returns.
+    #[must_use]
+    pub fn is_return(&self) -> bool {
+        self.arguments.iter().any(|argument| argument.fetch.starts_with("$retval"))
+    }
+}
+
 /// A function without an exported symbol, found through an exported one that hands its address to
 /// another as an argument: `strip` leaves the code that does so as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +148,8 @@ pub enum CodeArgument {
 pub struct Operation {
     /// Name, as Node's `fs` has it.
     pub name: &'static str,
-    /// `uv_fs_type` (include/uv.h) that the request carries at its end.
+    /// `uv_fs_type` (include/uv.h) that the request carries at its end; negative where there is no
+    /// request.
     pub fs_type: i64,
     /// What a result that is no error tells.
     pub gives: Gives,
@@ -150,13 +176,26 @@ pub const CLEANUP: &str = "uv_fs_req_cleanup";
 
 /// All entries; those of a set in the opposite order of their arming.
 pub fn entries() -> impl Iterator<Item = &'static Entry> + Clone {
-    let parts: [&'static [Entry]; 3] = [&pool::SUBMISSIONS, &files::ENTRIES, &pool::STEPS];
+    let parts: [&'static [Entry]; 5] =
+        [&pool::SUBMISSIONS, &outside::ENTRIES, &files::ENTRIES, &outside::ENDS, &pool::STEPS];
     parts.into_iter().flatten()
 }
 
 /// The entries of a named set.
 pub fn set(name: &str) -> impl Iterator<Item = &'static Entry> + '_ {
     entries().filter(move |entry| entry.set == name)
+}
+
+/// The entries that are armed under one name, the group's or their event's.
+pub fn armed_as(name: &str) -> impl Iterator<Item = &'static Entry> + '_ {
+    entries().filter(move |entry| entry.group.unwrap_or(entry.event) == name)
+}
+
+/// Whether a recording of a set lacks something worth telling without what is armed under this name.
+/// Not every version of Node has the rest, or needs it.
+#[must_use]
+pub fn is_needed(name: &str) -> bool {
+    armed_as(name).any(|entry| files::ENTRIES.contains(entry))
 }
 
 /// The entry with this event name.
@@ -182,7 +221,8 @@ mod tests {
                 assert!(!is_string || at + 1 == entry.arguments.len(), "string is not last");
                 assert!(argument.name.len() <= 32);
             }
-            assert!(entry.function.len() < 64);
+            // Of a group, the group's name is the event's.
+            assert!(entry.group.is_some() || entry.function.len() < 64);
         }
     }
 
@@ -201,7 +241,7 @@ mod tests {
     fn members_of_a_group_agree() {
         for a in entries().filter(|entry| entry.group.is_some()) {
             for b in entries().filter(|b| b.group == a.group) {
-                let of = |e: &Entry| (e.set, e.filter, e.may_slide, e.stack);
+                let of = |e: &Entry| (e.set, e.filter, e.may_slide, e.stack, e.is_return());
                 assert_eq!(of(a), of(b), "{} and {}", a.event, b.event);
                 for argument in a.arguments {
                     let other = b.arguments.iter().find(|other| other.name == argument.name);

@@ -230,13 +230,9 @@ fn tell(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> (u8, Str
         status = INCOMPLETE;
     }
     summary.warnings.iter().for_each(|warning| console.say(warning));
-    let (opens, others): (Vec<_>, Vec<_>) = summary.missing.iter().partition(|name| {
-        let is_of = |entry: &catalogue::Entry| {
-            [Some(entry.event), entry.group].contains(&Some(name.as_str()))
-        };
-        catalogue::set("fs").any(is_of)
-    });
-    if !opens.is_empty() {
+    let (files, others): (Vec<_>, Vec<_>) =
+        summary.missing.iter().partition(|name| catalogue::armed_as(name).next().is_some());
+    if files.iter().any(|name| catalogue::is_needed(name)) {
         console.say("no libuv in the target: its opens were not recorded (is it Node.js?)");
     }
     for name in others {

@@ -11,7 +11,7 @@ pub(super) const VERSIONS: &str = "libuv 1.43 to 1.52 (Node 16 to 26)";
 /// to its files must not cost opens their stacks.
 pub(super) const OPERATIONS: Option<&str> = Some("uv_fs_*");
 /// The second path of an operation, which needs an event of its own: one string an event.
-const NEW_PATHS: Option<&str> = Some("uv_fs_*.new");
+pub(super) const NEW_PATHS: Option<&str> = Some("uv_fs_*.new");
 
 const fn number(name: &'static str, fetch: &'static str, role: Role) -> Argument {
     Argument { name, fetch, kind: FieldType::Signed, role }

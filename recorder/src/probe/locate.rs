@@ -146,14 +146,22 @@ pub fn sites(
         let hidden: Vec<_> = hidden.collect();
         for function in functions.into_iter().chain(hidden) {
             let careful = !allow_unsafe;
+            // Of what nobody asked for by name, what cannot be probed is left alone.
+            let is_own = !wanted.members.is_empty();
             // OpenSSL keeps the constants of SHA-256 so, in `.text`: a breakpoint there changes
             // what the target computes.
             if careful && function.size == 0 {
+                if is_own {
+                    continue;
+                }
                 return Err(LocateError::NoSize { function: function.name });
             }
             if careful && wanted.kind == ProbeKind::Return {
                 let go = || is_go(file).then_some(GO);
                 if let Some(reason) = site::uretprobe_refusal(&function.name).or_else(go) {
+                    if is_own {
+                        continue;
+                    }
                     return Err(LocateError::Refused { function: function.name, reason });
                 }
             }

@@ -59,7 +59,7 @@ impl Wanted {
             event,
             name: entry.event.to_owned(),
             set: entry.set,
-            kind: ProbeKind::Entry,
+            kind: if entry.is_return() { ProbeKind::Return } else { ProbeKind::Entry },
             file: None,
             function: entry.function.to_owned(),
             offset: 0,
@@ -239,16 +239,18 @@ mod tests {
     fn results_are_armed_before_requests() {
         let set = Wanted::set("fs", 2);
         let names: Vec<_> = set.iter().map(|wanted| wanted.name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["uv__work", "uv_fs_req_cleanup", "uv_fs_*.new", "uv_fs_*", "uv_fs_open"]
-        );
+        let requests = ["uv_fs_*", "uv_fs_open", "outside libuv"];
+        assert_eq!(names[..2], ["uv__work", "outside libuv, returns"]);
+        assert_eq!(names[2..4], ["uv_fs_*.new", "uv_fs_req_cleanup"]);
+        assert_eq!(names[4..], requests);
+        let returns = |wanted: &&Wanted| wanted.kind == ProbeKind::Return;
+        assert_eq!(set.iter().filter(returns).map(|w| &w.name).collect::<Vec<_>>(), [names[1]]);
         // No number is given twice.
         let members = set.iter().flat_map(|w| w.members.iter().map(|member| member.event));
         let mut events: Vec<u32> = set.iter().map(|w| w.event).chain(members).collect();
         events.sort_unstable();
         assert!(events.iter().copied().eq(2..2 + events.len() as u32), "{events:?}");
-        assert_eq!(set[4].next_event(), 2 + events.len() as u32);
+        assert_eq!(set[6].next_event(), 2 + events.len() as u32);
     }
 
     #[test]

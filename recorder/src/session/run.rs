@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use formats::capture::{End, Remark};
+use formats::catalogue;
 
 use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
@@ -375,7 +376,10 @@ impl<'p> Session<'p> {
             );
             self.ingest.remark(Remark { code: "hot-probe".into(), text, count });
         }
-        for name in &self.missing {
+        let optional = |name: &&String| {
+            catalogue::armed_as(name).next().is_some() && !catalogue::is_needed(name)
+        };
+        for name in self.missing.iter().filter(|name| !optional(name)) {
             let text = format!("{name}: no file that the target mapped has this function");
             self.ingest.remark(Remark { code: "function-not-found".into(), text, count: 1 });
         }

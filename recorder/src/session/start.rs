@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::io::PipeWriter;
 
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
+use formats::catalogue;
 use formats::limits::Limits;
 
 use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
@@ -213,7 +214,11 @@ fn start<'p>(
         let sites = locate::sites(wanted, objects, &among, plan.allow_unsafe)?;
         if !sites.is_empty() {
             arms.probe(&mut ingest, wanted, &sites)?;
-        } else if launching || (wanted.set == "fs" && plan.frequency.is_some()) {
+        } else if launching
+            || (wanted.set == "fs" && plan.frequency.is_some())
+            || catalogue::armed_as(&wanted.name).next().is_some()
+                && !catalogue::is_needed(&wanted.name)
+        {
             // It may be mapped later; what never is will be said in the summary.
             missing.push(wanted.name.clone());
         } else if wanted.set == "fs" {

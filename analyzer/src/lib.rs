@@ -7,6 +7,7 @@
 //! files of the target, and only if it is asked to.
 
 pub mod aggregate;
+pub mod asked;
 pub mod cli;
 pub mod emit;
 pub mod events;

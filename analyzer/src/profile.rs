@@ -90,6 +90,26 @@ pub struct ResolvedFrame {
 }
 
 impl ResolvedFrame {
+    /// Whether it is one of Node's own JavaScript functions.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        let file = self.file.as_deref().unwrap_or_default();
+        // Node before 16 wrote its own modules without the scheme.
+        file.starts_with("node:") || file.starts_with("internal/")
+    }
+
+    /// Whether it is JavaScript with a name.
+    #[must_use]
+    pub fn is_named_js(&self) -> bool {
+        self.kind == Kind::Js && self.unresolved.is_none()
+    }
+
+    /// Whether it is JavaScript of the application: neither Node's own nor nameless.
+    #[must_use]
+    pub fn is_application(&self) -> bool {
+        self.is_named_js() && !self.is_node()
+    }
+
     /// A frame with a name and nothing else.
     #[must_use]
     pub fn named(kind: Kind, function: String) -> Self {

@@ -15,7 +15,7 @@ use crate::join::{errno, flags};
 use crate::plan::EventsPlan;
 use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
 use crate::report::frames::{JsonFrame, hex};
-use crate::report::stacks::{Line, full, is_application};
+use crate::report::stacks::{Line, full};
 use crate::report::style::Style;
 use crate::report::text::write_lines;
 use crate::report::units::duration;
@@ -298,7 +298,7 @@ fn mode(operation: &Operation<'_>) -> Option<String> {
 /// The JavaScript that asked: the innermost frame of the application, else the innermost that has a
 /// name.
 fn who_asked(profile: &Profile, stack: ResolvedStackId) -> Option<String> {
-    let application = profile.leaf_first(stack).find(|frame| is_application(frame));
+    let application = profile.leaf_first(stack).find(|frame| frame.is_application());
     let named = || {
         let is_named =
             |frame: &&ResolvedFrame| frame.kind == Kind::Js && frame.unresolved.is_none();

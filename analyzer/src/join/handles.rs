@@ -24,6 +24,8 @@ enum Handle {
 #[derive(Debug, Clone, Copy)]
 struct Life<'c> {
     path: Option<&'c [u8]>,
+    /// Place of the operation that opened it.
+    opener: usize,
     /// When the handle was certainly this one.
     known_ns: u64,
 }
@@ -75,7 +77,7 @@ pub(super) fn name(operations: &mut [Operation<'_>], addresses: &HashMap<usize, 
             let known_ns = operation.start_ns.saturating_add(latency);
             let lives = lives.entry(handle).or_default();
             lives.advance(operation.start_ns);
-            lives.begin(Life { path: operation.path, known_ns });
+            lives.begin(Life { path: operation.path, opener: place, known_ns });
             continue;
         }
         let file = operation.descriptor.map(|number| Handle::File(operation.process, number));
@@ -84,6 +86,7 @@ pub(super) fn name(operations: &mut [Operation<'_>], addresses: &HashMap<usize, 
         let Some(lives) = lives.get_mut(&handle) else { continue };
         lives.advance(operation.start_ns);
         operation.path = lives.current.and_then(|life| life.path);
+        operation.opened_by = lives.current.map(|life| life.opener);
         if CLOSING.contains(&operation.name) {
             lives.end();
         }

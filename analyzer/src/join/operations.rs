@@ -66,6 +66,8 @@ pub struct Operation<'c> {
     /// The work of the program's own within which a pool thread did it, a place among
     /// [`Operations::jobs`]; the thread and the stack are then those that gave the work.
     pub job: Option<u32>,
+    /// Of an operation on an open file or directory, the place of the operation that opened it.
+    pub opened_by: Option<usize>,
 }
 
 /// Where the time of an asynchronous operation went, nanoseconds.
@@ -245,6 +247,7 @@ impl<'c> Joining<'c> {
             tid,
             stack: sample.stack(),
             job: None,
+            opened_by: None,
         };
         // Within work that the program gave to the pool, the thread that gave it does not wait.
         if let Some((place, job)) = self.pool.queued_on((process, tid)) {

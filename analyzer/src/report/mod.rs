@@ -122,7 +122,7 @@ impl<'c> Report<'c> {
             let period = defs.first().and_then(|def| def.period_ns);
             let by_function = Functions::of(&mut profile);
             let functions = cpu::functions(&profile, &by_function, &time);
-            let wanted = stacks::is_application;
+            let wanted = crate::profile::ResolvedFrame::is_application;
             CpuReport {
                 samples: time.total(),
                 source: sources.join(", "),

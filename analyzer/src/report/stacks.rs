@@ -32,23 +32,11 @@ pub enum Line {
     Folded(String),
 }
 
-/// Whether a frame is JavaScript of the application: neither Node's own nor nameless.
-#[must_use]
-pub fn is_application(frame: &ResolvedFrame) -> bool {
-    frame.kind == Kind::Js && frame.unresolved.is_none() && !is_node(frame)
-}
-
 /// Whether a stack was taken: of a probe that is hit too often, only some are.
 #[must_use]
 pub fn is_taken(profile: &Profile, stack: ResolvedStackId) -> bool {
     let leaf = profile.leaf_first(stack).next();
     leaf.is_none_or(|frame| frame.unresolved != Some(Reason::NotTaken))
-}
-
-fn is_node(frame: &ResolvedFrame) -> bool {
-    let file = frame.file.as_deref().unwrap_or_default();
-    // Node before 16 wrote its own modules without the scheme.
-    file.starts_with("node:") || file.starts_with("internal/")
 }
 
 /// The npm package that a frame's file belongs to, with its scope.
@@ -57,10 +45,6 @@ fn package(frame: &ResolvedFrame) -> Option<&str> {
     let slashes = if inside.starts_with('@') { 2 } else { 1 };
     let (end, _slash) = inside.match_indices('/').nth(slashes - 1)?;
     inside.get(..end)
-}
-
-fn is_named_js(frame: &ResolvedFrame) -> bool {
-    frame.kind == Kind::Js && frame.unresolved.is_none()
 }
 
 fn is_telling_native(frame: &ResolvedFrame) -> bool {
@@ -103,15 +87,15 @@ fn what_is_read(lines: &[Line]) -> Vec<Line> {
 pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
     let frames: Vec<&ResolvedFrame> = profile.leaf_first(stack).collect();
     let any = |choose: fn(&ResolvedFrame) -> bool| frames.iter().any(|frame| choose(frame));
-    let (shown, limit): (fn(&ResolvedFrame) -> bool, _) = if any(is_application) {
-        (is_application, FRAMES)
-    } else if any(is_named_js) {
-        (is_named_js, INTERNAL_FRAMES)
+    let (shown, limit): (fn(&ResolvedFrame) -> bool, _) = if any(ResolvedFrame::is_application) {
+        (ResolvedFrame::is_application, FRAMES)
+    } else if any(ResolvedFrame::is_named_js) {
+        (ResolvedFrame::is_named_js, INTERNAL_FRAMES)
     } else {
         (is_telling_native, NATIVE_FRAMES)
     };
     // Beside code of one's own, of a package's frames in a row the first says enough.
-    let own = any(|frame| is_application(frame) && package(frame).is_none());
+    let own = any(|frame| frame.is_application() && package(frame).is_none());
     let mut last_package = None;
     let mut total = frames.iter().filter(|frame| shown(frame)).count();
     let mut lines = Vec::new();
@@ -164,8 +148,8 @@ fn fold(frames: &[&ResolvedFrame]) -> Option<Line> {
     }
     let mut parts = Vec::new();
     let mut origins: Vec<(&str, Vec<&str>)> = Vec::new();
-    for frame in frames.iter().filter(|frame| is_named_js(frame)) {
-        let origin = if is_node(frame) { "Node" } else { package(frame).unwrap_or("others") };
+    for frame in frames.iter().filter(|frame| frame.is_named_js()) {
+        let origin = if frame.is_node() { "Node" } else { package(frame).unwrap_or("others") };
         match origins.iter_mut().find(|(known, _names)| *known == origin) {
             Some((_origin, names)) => names.push(frame.label()),
             None => origins.push((origin, vec![frame.label()])),

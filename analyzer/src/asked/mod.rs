@@ -1,0 +1,144 @@
+//! Who asked for a file operation: the call of the program that it is a step of, the stack that
+//! stands for the asker, and whether it was Node looking for modules. It must not count or show
+//! anything.
+//!
+//! All of this is read from names in stacks, which are Node's own and the same from Node 16 to 26. What
+//! has no such stack is concluded, and says so: [`Asked::asker`] and [`Folded`].
+
+mod call;
+mod modules;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use crate::join::operations::Operation;
+use crate::profile::{Profile, Reason, ResolvedFrame, ResolvedStackId};
+use crate::symbolise::Symboliser;
+
+pub use self::modules::{Folded, Missing, Modules};
+
+/// Who asked for one operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The operation's own stack.
+    pub own: ResolvedStackId,
+    /// Where the own stack holds nothing but Node: the stack that opened the file or directory.
+    pub asker: Option<ResolvedStackId>,
+    /// The call, an index into [`Askers::calls`].
+    call: Option<u32>,
+    /// Whether it is a part of module resolution, and how that is known.
+    pub folded: Option<Folded>,
+}
+
+impl Asked {
+    /// The stack that tells who asked.
+    #[must_use]
+    pub fn stack(&self) -> ResolvedStackId {
+        self.asker.unwrap_or(self.own)
+    }
+}
+
+/// Who asked for the operations of a capture.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Askers {
+    rows: Vec<Asked>,
+    calls: Vec<String>,
+    /// What was folded.
+    pub modules: Modules,
+}
+
+impl Askers {
+    /// Finds them for operations in the order of their beginning.
+    #[must_use]
+    pub fn of(operations: &[Operation<'_>], symboliser: &mut Symboliser<'_>) -> Self {
+        let mut finding = Finding::default();
+        let mut rows: Vec<Asked> = Vec::with_capacity(operations.len());
+        // Of a probe that is hit too often, only some hits have a stack.
+        let mut taken: Vec<bool> = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let own = symboliser.resolve(operation.stack, operation.start_ns);
+            let by_handle = operation.descriptor.is_some() || operation.directory.is_some();
+            let about = finding.about(symboliser.profile(), own, by_handle);
+            let mut asked = Asked {
+                own,
+                asker: None,
+                call: about.call,
+                folded: about.is_module.then_some(Folded::ByStack),
+            };
+            let opener = operation.opened_by.and_then(|place| rows.get(place).copied());
+            if let Some(opener) = opener.filter(|_opener| about.is_taken && !about.has_application)
+            {
+                let stack = opener.stack();
+                if finding.about(symboliser.profile(), stack, false).has_application {
+                    asked.asker = Some(stack);
+                    asked.call = opener.call.or(asked.call);
+                }
+                asked.folded = asked.folded.or(opener.folded.map(|_| Folded::ByHandle));
+            }
+            rows.push(asked);
+            taken.push(about.is_taken);
+        }
+        modules::conclude(operations, &taken, &mut rows);
+        let modules = Modules::of(operations, &rows, &taken, symboliser.profile());
+        Self { rows, calls: finding.calls, modules }
+    }
+
+    /// Who asked for the operation at a place.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Asked {
+        self.rows.get(place).copied().unwrap_or_default()
+    }
+
+    /// The call as the program's text has it: `fs.readFileSync`, `require`; `None` where it is not
+    /// known.
+    #[must_use]
+    pub fn call(&self, asked: Asked) -> Option<&str> {
+        self.calls.get(asked.call? as usize).map(String::as_str)
+    }
+}
+
+/// What one stack tells.
+#[derive(Debug, Clone, Copy)]
+struct About {
+    call: Option<u32>,
+    is_module: bool,
+    has_application: bool,
+    is_taken: bool,
+}
+
+/// What the stacks that were met tell; each is read once.
+#[derive(Debug, Default)]
+struct Finding {
+    /// By stack, and whether the operation was on an open file.
+    known: HashMap<(ResolvedStackId, bool), About>,
+    calls: Vec<String>,
+    indexes: HashMap<String, u32>,
+}
+
+impl Finding {
+    fn about(&mut self, profile: &Profile, stack: ResolvedStackId, by_handle: bool) -> About {
+        if let Some(&about) = self.known.get(&(stack, by_handle)) {
+            return about;
+        }
+        let way = call::Way::of(profile, stack);
+        let call = way.call(by_handle).map(|name| {
+            let next = self.calls.len() as u32;
+            let index = *self.indexes.entry(name.clone()).or_insert(next);
+            if index == next {
+                self.calls.push(name);
+            }
+            index
+        });
+        let leaf = profile.leaf_first(stack).next();
+        let about = About {
+            call,
+            is_module: way.is_module(),
+            has_application: profile.leaf_first(stack).any(ResolvedFrame::is_application),
+            is_taken: leaf.is_none_or(|frame| frame.unresolved != Some(Reason::NotTaken)),
+        };
+        self.known.insert((stack, by_handle), about);
+        about
+    }
+}

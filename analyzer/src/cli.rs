@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -54,6 +55,32 @@ struct SourceMapArgs {
 }
 
 #[derive(Debug, Args)]
+struct FilterArgs {
+    /// Only paths that fit: * is any text, slashes included, ? one character, [a-z] one of a set;
+    /// without these and without a / in front, also paths that end in /GLOB
+    #[arg(long, value_name = "GLOB")]
+    path: Option<OsString>,
+    /// Only file operations that failed; in a report each such path with the stacks that failed
+    #[arg(long)]
+    failed: bool,
+    /// Only file operations that took at least so long: 10ms, 1.5s; with their waiting for a pool thread
+    /// and for the event loop
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    slow: Option<Duration>,
+}
+
+impl FilterArgs {
+    fn filter(self, modules: bool) -> PathFilter {
+        PathFilter {
+            glob: self.path.map(|glob| Glob::new(glob.as_bytes())),
+            failed: self.failed,
+            slow_ns: self.slow.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            modules,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct ReportArgs {
     #[command(flatten)]
@@ -63,13 +90,11 @@ struct ReportArgs {
     /// JSON for programs instead of text (docs/report-json.md)
     #[arg(long)]
     json: bool,
-    /// Only paths that fit: * is any text, slashes included, ? one character, [a-z] one of a set;
-    /// without these and without a / in front, also paths that end in /GLOB
-    #[arg(long, value_name = "GLOB")]
-    path: Option<OsString>,
-    /// Only paths of which an operation failed, with the stacks that failed
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// The steps by which Node looked for modules (require, import) each by itself, not in one line
     #[arg(long)]
-    failed: bool,
+    modules: bool,
     /// Rows of each table [default: 20, of functions 10; with --json: all]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -103,12 +128,35 @@ struct EventsArgs {
     /// show the parts
     #[arg(short, long, value_name = "EVENT")]
     event: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
     /// With stacks, leaf first
     #[arg(long)]
     stacks: bool,
+}
+
+/// A time such as `10ms`, `1.5s` or `10` (seconds), as `nrec record --duration` takes it.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic() || c == 'µ').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit {
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit '{unit}': use us, ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_syntax| format!("'{text}' is not a time"))?;
+    let seconds = number * scale;
+    if seconds.is_finite() && seconds > 0.0 && seconds < 1e9 {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("'{text}' is not a time above zero"))
+    }
 }
 
 /// Reads the command line.
@@ -122,10 +170,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
             source_maps: args.maps.source_maps,
             action: Action::Report(ReportPlan {
                 json: args.json,
-                filter: PathFilter {
-                    glob: args.path.map(|glob| Glob::new(glob.as_bytes())),
-                    failed: args.failed,
-                },
+                filter: args.filter.filter(args.modules),
                 top: args.top,
             }),
         },
@@ -139,6 +184,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
             source_maps: args.maps.source_maps,
             action: Action::Events(EventsPlan {
                 events: args.event,
+                filter: args.filter.filter(true),
                 json: args.json,
                 stacks: args.stacks,
             }),
@@ -167,6 +213,17 @@ mod tests {
         let Action::Report(report) = report.unwrap().action else { panic!() };
         assert!(report.json && report.filter.failed && report.top == Some(3));
         assert!(report.filter.glob.unwrap().matches(b"/a.js"));
+        let slow = |args: &[&str]| match plan(args).unwrap().action {
+            Action::Report(plan) => (plan.filter.slow_ns, plan.filter.modules),
+            Action::Events(plan) => (plan.filter.slow_ns, plan.filter.failed),
+            _ => panic!(),
+        };
+        assert_eq!(slow(&["report", "f", "--slow", "10ms"]), (Some(10_000_000), false));
+        assert_eq!(slow(&["report", "f", "--slow=1.5", "--modules"]), (Some(1_500_000_000), true));
+        assert_eq!(slow(&["events", "f", "--slow", "20us", "--failed"]), (Some(20_000), true));
+        for bad in ["", "s", "-1s", "0", "3d", "nan"] {
+            assert!(plan(&["report", "f", &format!("--slow={bad}")]).is_err(), "{bad}");
+        }
         let graph = plan(&["flamegraph", "f", "-e", "fs", "-o", "x.svg"]).unwrap().action;
         let Action::Flamegraph(graph) = graph else { panic!() };
         assert_eq!((graph.event.as_deref(), graph.output), (Some("fs"), Some("x.svg".into())));

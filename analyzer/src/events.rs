@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use formats::capture::Capture;
 
+use crate::asked::Askers;
 use crate::join::operations::{self, Operation};
 use crate::plan::EventsPlan;
 use crate::report::style::Style;
@@ -45,16 +46,16 @@ pub fn write(
 ) -> io::Result<Written> {
     let joined = operations::join(capture).operations;
     let mut symboliser = Symboliser::new(capture, originals);
+    let askers = Askers::of(&joined, &mut symboliser);
     let mut writer = line::LineWriter { capture, plan, style, out };
     let mut written = Written::default();
     for (time, row) in rows(capture, &joined, plan) {
         match row {
             Row::Operation(at) => {
                 let Some(operation) = joined.get(at) else { continue };
-                // A line of text tells who asked.
-                let needed = plan.stacks || !plan.json;
-                let stack = needed.then(|| symboliser.resolve(operation.stack, time));
-                writer.operation(operation, stack, symboliser.profile())?;
+                let asked = askers.get(at);
+                let by = line::By { asked, call: askers.call(asked) };
+                writer.operation(operation, by, symboliser.profile())?;
             }
             Row::Sample(of, at) => {
                 let Some(samples) = capture.samples.get(of) else { continue };
@@ -73,17 +74,18 @@ fn rows(capture: &Capture, joined: &[Operation<'_>], plan: &EventsPlan) -> Vec<(
     let asked = |name: &str| plan.events.iter().any(|event| event == name);
     let mut rows: Vec<(u64, Row)> = Vec::new();
     if plan.events.is_empty() || asked(OPEN_EVENT) {
-        rows.extend(
-            joined.iter().enumerate().map(|(at, open)| (open.start_ns, Row::Operation(at))),
-        );
+        let all = joined.iter().enumerate();
+        let chosen = all.filter(|(_at, operation)| plan.filter.takes(operation));
+        rows.extend(chosen.map(|(at, operation)| (operation.start_ns, Row::Operation(at))));
     }
+    let everything = plan.events.is_empty() && !plan.filter.is_set();
     for (of, samples) in capture.samples.iter().enumerate() {
         // Of a damaged capture, samples without a definition are still shown.
         let wanted = match capture.event(samples.event) {
             // A half is shown by itself only where its own name was asked for.
             Some(def) if operations::is_part(def) => asked(&def.name),
-            Some(def) => plan.events.is_empty() || asked(&def.name) || asked(&def.set),
-            None => plan.events.is_empty(),
+            Some(def) => everything || asked(&def.name) || asked(&def.set),
+            None => everything,
         };
         if wanted {
             let times = samples.time_ns.iter().enumerate();

@@ -53,6 +53,8 @@ pub struct FlamegraphPlan {
 pub struct EventsPlan {
     /// Sets or event names; all if empty.
     pub events: Vec<String>,
+    /// Which file operations; if it leaves any out, other events are only shown where they are named.
+    pub filter: PathFilter,
     /// JSON lines instead of text.
     pub json: bool,
     /// With stacks.

@@ -108,20 +108,45 @@ pub struct PathOperations<'c> {
     pub stacks: Vec<OpenStack>,
 }
 
-/// Which paths to keep.
+/// Which operations to keep.
 #[derive(Debug, Clone, Default)]
 pub struct PathFilter {
     /// Only paths that fit.
     pub glob: Option<Glob>,
     /// Only paths of which an operation failed, and of those only the stacks that failed.
     pub failed: bool,
+    /// Only operations that took at least so long, nanoseconds.
+    pub slow_ns: Option<u64>,
+    /// Module resolution in full.
+    pub modules: bool,
 }
 
 impl PathFilter {
     /// Whether it can leave anything out.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.glob.is_some() || self.failed
+        self.glob.is_some() || self.failed || self.slow_ns.is_some()
+    }
+
+    /// Whether module resolution is shown in full: who names a path wants to see it.
+    #[must_use]
+    pub fn opens_modules(&self) -> bool {
+        self.modules || self.glob.is_some()
+    }
+
+    /// Whether path and latency of an operation fit.
+    #[must_use]
+    pub fn fits(&self, operation: &Operation<'_>) -> bool {
+        let mut paths = [operation.path, operation.new_path].into_iter().flatten();
+        let long_enough = |least| operation.latency_ns.is_some_and(|took| took >= least);
+        self.glob.as_ref().is_none_or(|glob| paths.any(|path| glob.matches(path)))
+            && self.slow_ns.is_none_or(long_enough)
+    }
+
+    /// Whether the operation fits by itself: path, latency and result.
+    #[must_use]
+    pub fn takes(&self, operation: &Operation<'_>) -> bool {
+        self.fits(operation) && (!self.failed || operation.errno().is_some())
     }
 }
 
@@ -142,9 +167,7 @@ pub fn by_operation<'c>(
 ) -> Vec<PathOperations<'c>> {
     let mut groups: HashMap<Key<'c>, Group> = HashMap::new();
     for operation in operations {
-        let paths = || [operation.path, operation.new_path].into_iter().flatten();
-        let fits = |glob: &Glob| paths().any(|path| glob.matches(path));
-        if !filter.glob.as_ref().is_none_or(fits) {
+        if !filter.fits(operation) {
             continue;
         }
         let stack = symboliser.resolve(operation.stack, operation.start_ns);

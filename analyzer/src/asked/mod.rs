@@ -19,6 +19,9 @@ use crate::symbolise::Symboliser;
 
 pub use self::modules::{Folded, Missing, Modules};
 
+/// What operations are folded as, for programs.
+pub const MODULE_RESOLUTION: &str = "module-resolution";
+
 /// Who asked for one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
@@ -37,6 +40,12 @@ impl Asked {
     #[must_use]
     pub fn stack(&self) -> ResolvedStackId {
         self.asker.unwrap_or(self.own)
+    }
+
+    /// How the asker was found where it was not by the own stack, for programs.
+    #[must_use]
+    pub fn asked_by(&self) -> Option<&'static str> {
+        self.asker.map(|_| "descriptor")
     }
 }
 

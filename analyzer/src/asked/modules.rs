@@ -20,6 +20,18 @@ pub enum Folded {
     ByPath,
 }
 
+impl Folded {
+    /// The value of `folded_by` in JSON.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::ByStack => "stack",
+            Self::ByHandle => "descriptor",
+            Self::ByPath => "path",
+        }
+    }
+}
+
 /// Modules that one place of the program asked for and did not get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {

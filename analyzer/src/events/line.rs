@@ -10,15 +10,16 @@ use serde_json::{Map, Value, json};
 use super::OPEN_EVENT;
 use formats::catalogue::{Gives, Role};
 
+use crate::asked::{Asked, Folded, MODULE_RESOLUTION};
 use crate::join::operations::{Operation, Parts};
 use crate::join::{errno, flags};
 use crate::plan::EventsPlan;
-use crate::profile::{Kind, Profile, ResolvedFrame, ResolvedStackId};
+use crate::profile::{Profile, ResolvedStackId};
 use crate::report::frames::{JsonFrame, hex};
-use crate::report::stacks::{Line, full};
+use crate::report::stacks::{self, Line, full};
 use crate::report::style::Style;
 use crate::report::text::write_lines;
-use crate::report::units::duration;
+use crate::report::units::{clock, duration};
 
 /// Longest name and text argument in a line of text, characters.
 const TEXT_CHARS: usize = 400;
@@ -33,7 +34,17 @@ struct JsonEvent<'e> {
     tid: Option<u32>,
     args: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folded: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folded_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<Vec<JsonFrame<'e>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asker_frames: Option<Vec<JsonFrame<'e>>>,
 }
 
 /// Where something happened.
@@ -51,36 +62,53 @@ pub(super) struct LineWriter<'c, 'o> {
     pub(super) out: &'o mut dyn Write,
 }
 
+/// Who asked for an operation.
+#[derive(Clone, Copy)]
+pub(super) struct By<'c> {
+    pub(super) asked: Asked,
+    pub(super) call: Option<&'c str>,
+}
+
 impl LineWriter<'_, '_> {
     pub(super) fn operation(
         &mut self,
         operation: &Operation<'_>,
-        stack: Option<ResolvedStackId>,
+        by: By<'_>,
         profile: &Profile,
     ) -> io::Result<()> {
         let Operation { start_ns: time_ns, pid, tid, .. } = *operation;
         let place = Place { time_ns, pid, tid };
+        let stack = Some(by.asked.own).filter(|_| self.plan.stacks);
         if self.plan.json {
             let args = self.operation_args(operation);
-            return self.json(OPEN_EVENT, place, args, stack, profile);
+            return self.json(OPEN_EVENT, place, args, stack, Some(by), profile);
         }
+        // As strace has it.
         let mut text = format!("{}({})", operation.name, self.inside(operation).join(", "));
         match (operation.result, operation.errno()) {
-            (_, Some(number)) => text.push_str(&format!(" = -{}", errno::name(number))),
+            (_, Some(number)) => {
+                let result = format!(" = -1 {}", errno::name(number));
+                text.push_str(&self.style.bad(&result).to_string());
+            }
             (Some(result), None) => text.push_str(&format!(" = {result}")),
             (None, None) => text.push_str(" = ?"),
         }
-        if let Some(latency) = operation.latency_ns {
-            text.push_str(&format!(" <{}>", duration(latency)));
+        if let Some(ns) = operation.latency_ns {
+            text.push_str(&format!(" <{}.{:06}>", ns / 1_000_000_000, ns / 1_000 % 1_000_000));
         }
-        if let Some(asynchronous) = operation.asynchronous {
-            text.push_str(if asynchronous { " async" } else { " sync" });
+        text.push_str(&parts(operation));
+        if let Some(who) = who(profile, by) {
+            text.push_str(&format!("  {}", self.style.dim(&who)));
         }
-        if let Some(asked) = stack.and_then(|stack| who_asked(profile, stack)) {
-            text.push_str(&format!("  {}", self.style.dim(&format!("at {asked}"))));
+        self.text("", place, &text, stack, profile)?;
+        match by.asked.asker.filter(|_| self.plan.stacks) {
+            Some(asker) => {
+                writeln!(self.out, "        {}", self.style.dim("opened by"))?;
+                let lines: Vec<Line> = profile.leaf_first(asker).map(full).collect();
+                write_lines(&lines, "        ", self.style, self.out)
+            }
+            None => Ok(()),
         }
-        let stack = stack.filter(|_| self.plan.stacks);
-        self.text(OPEN_EVENT, place, &text, stack, profile)
     }
 
     /// What stands between the parentheses.
@@ -142,7 +170,7 @@ impl LineWriter<'_, '_> {
             for (field, word) in fields {
                 self.argument(field, word, &mut args);
             }
-            return self.json(&name, place, args, stack, profile);
+            return self.json(&name, place, args, stack, None, profile);
         }
         let args: Vec<String> = fields
             .map(|(field, word)| {
@@ -247,8 +275,10 @@ impl LineWriter<'_, '_> {
         place: Place,
         args: Map<String, Value>,
         stack: Option<ResolvedStackId>,
+        by: Option<By<'_>>,
         profile: &Profile,
     ) -> io::Result<()> {
+        let asked = by.map(|by| by.asked).unwrap_or_default();
         let known = |number: u32| Some(number).filter(|&number| number > 0);
         let line = JsonEvent {
             event,
@@ -256,10 +286,31 @@ impl LineWriter<'_, '_> {
             pid: known(place.pid),
             tid: known(place.tid),
             args,
+            call: by.and_then(|by| by.call),
+            asked_by: asked.asked_by(),
+            folded: asked.folded.map(|_| MODULE_RESOLUTION),
+            folded_by: asked.folded.map(Folded::key),
             frames: stack.map(|stack| JsonFrame::stack(profile, stack)),
+            asker_frames: asked
+                .asker
+                .filter(|_| stack.is_some())
+                .map(|stack| JsonFrame::stack(profile, stack)),
         };
         serde_json::to_writer(&mut *self.out, &line)?;
         self.out.write_all(b"\n")
+    }
+
+    /// The time of day in UTC as `strace -tt` writes it, or the seconds since the recording began where
+    /// the capture does not tell the time of day.
+    fn time(&self, time_ns: u64) -> String {
+        let meta = &self.capture.meta;
+        let since = time_ns.saturating_sub(meta.start_ns);
+        if meta.start_wall_ns == 0 {
+            let (seconds, micros) = (since / 1_000_000_000, since / 1_000 % 1_000_000);
+            return format!("{seconds:>5}.{micros:06}");
+        }
+        let wall = meta.start_wall_ns.saturating_add(since);
+        format!("{}.{:06}", clock(wall), wall / 1_000 % 1_000_000)
     }
 
     fn text(
@@ -270,11 +321,12 @@ impl LineWriter<'_, '_> {
         stack: Option<ResolvedStackId>,
         profile: &Profile,
     ) -> io::Result<()> {
-        let since = place.time_ns.saturating_sub(self.capture.meta.start_ns);
-        let (seconds, micros) = (since / 1_000_000_000, since % 1_000_000_000 / 1_000);
         let Place { pid, tid, .. } = place;
-        let head = format!("{seconds:>5}.{micros:06} {pid}/{tid}");
-        write!(self.out, "{} {}", self.style.dim(&head), self.style.heading(event))?;
+        let head = format!("{} [{pid}/{tid}]", self.time(place.time_ns));
+        write!(self.out, "{}", self.style.dim(&head))?;
+        if !event.is_empty() {
+            write!(self.out, " {}", self.style.heading(event))?;
+        }
         if !text.is_empty() {
             write!(self.out, " {text}")?;
         }
@@ -287,6 +339,29 @@ impl LineWriter<'_, '_> {
     }
 }
 
+/// Where the time of an operation that did not block its caller went, as far as it is known.
+fn parts(operation: &Operation<'_>) -> String {
+    let Parts { queue_ns, work_ns, syscall_ns, loop_ns, .. } = operation.parts;
+    let short = |ns: u64| duration(ns).replace(' ', "");
+    let mut text = String::new();
+    if operation.asynchronous == Some(true) {
+        text.push_str(" async");
+    }
+    if let Some(ns) = queue_ns {
+        text.push_str(&format!(" queue {}", short(ns)));
+    }
+    if let Some(ns) = work_ns {
+        text.push_str(&format!(" work {}", short(ns)));
+    }
+    if let Some(ns) = syscall_ns {
+        text.push_str(&format!(" (syscalls {})", short(ns)));
+    }
+    if let Some(ns) = loop_ns {
+        text.push_str(&format!(" loop {}", short(ns)));
+    }
+    text
+}
+
 /// The mode as it is read: permissions in octal, access by name.
 fn mode(operation: &Operation<'_>) -> Option<String> {
     match operation.mode? {
@@ -295,20 +370,17 @@ fn mode(operation: &Operation<'_>) -> Option<String> {
     }
 }
 
-/// The JavaScript that asked: the innermost frame of the application, else the innermost that has a
-/// name.
-fn who_asked(profile: &Profile, stack: ResolvedStackId) -> Option<String> {
-    let application = profile.leaf_first(stack).find(|frame| frame.is_application());
-    let named = || {
-        let is_named =
-            |frame: &&ResolvedFrame| frame.kind == Kind::Js && frame.unresolved.is_none();
-        profile.leaf_first(stack).find(is_named)
-    };
-    Some(match full(application.or_else(named)?) {
-        Line::Frame { function, place: Some(place) } => format!("{function} ({place})"),
+/// The call, and the line of JavaScript that made it.
+fn who(profile: &Profile, by: By<'_>) -> Option<String> {
+    let via = by.call.map(|call| format!("via {call}"));
+    let line = stacks::who_asked(profile, by.asked.stack()).map(|line| match line {
+        Line::Frame { function, place: Some(place) } => format!("{function} {place}"),
         Line::Frame { function, place: None } => function,
         Line::Folded(text) => text,
-    })
+    });
+    let opened = by.asked.asker.map(|_| "(who opened it)".to_owned());
+    let words: Vec<String> = [via, line, opened].into_iter().flatten().collect();
+    Some(words.join("  ")).filter(|text| !text.is_empty())
 }
 
 /// Text as it can be shown, and beside it the bytes themselves where they had to be changed.

@@ -63,7 +63,11 @@ fn operations_are_in_the_text() {
     assert!(place("stat /gone") < place("OTHER OPENS"), "{shown}");
     assert!(place("/data/ada.json") < place("read /data"), "{shown}");
 
-    let filter = |glob: &str, failed| PathFilter { glob: Some(Glob::new(glob.as_bytes())), failed };
+    let filter = |glob: &str, failed| PathFilter {
+        glob: Some(Glob::new(glob.as_bytes())),
+        failed,
+        ..PathFilter::default()
+    };
     let shown = filtered(&capture, &filter("/data", false), false);
     assert!(shown.contains("read /data") && !shown.contains("rename"), "{shown}");
     // Either path of a rename fits.
@@ -118,15 +122,28 @@ fn operations_are_events() {
     let plan = |json| EventsPlan { json, events: vec!["fs".into()], ..EventsPlan::default() };
     let lines = events_of(&capture, &plan(false));
     for want in [
-        "30/30 fs stat(\"/gone\") = -ENOENT <100 ns> sync  at tidy (/app/lib/tidy.js:7:3)\n",
-        " fs read(9</data>) = 50 <100 ns> async  at tidy",
-        " fs fstat(3) = 0 <100 ns> sync",
-        " fs rename(\"/old\", \"/n\\x1bw\") = 0 ",
-        " fs access(\"/x\", R_OK|W_OK) = -EACCES ",
-        " fs mkdir(\"/new\", 0o755) = ? sync",
+        "22:13:20.019999 [30/30] stat(\"/gone\") = -1 ENOENT <0.000000>  tidy /app/lib/tidy.js:7:3\n",
+        "] read(9</data>) = 50 <0.000000> async  tidy /app",
+        "] fstat(3) = 0 <0.000000>",
+        "] rename(\"/old\", \"/n\\x1bw\") = 0 ",
+        "] access(\"/x\", R_OK|W_OK) = -1 EACCES ",
+        "] mkdir(\"/new\", 0o755) = ?",
     ] {
         assert!(lines.contains(want), "{want}\n{lines}");
     }
+    let filtered = |filter| {
+        let plan = EventsPlan { filter, ..EventsPlan::default() };
+        events_of(&capture, &plan)
+    };
+    let failed = filtered(PathFilter { failed: true, ..PathFilter::default() });
+    assert_eq!(failed.lines().count(), 5, "{failed}");
+    assert!(failed.lines().all(|line| line.contains(" = -1 E")), "{failed}");
+    let slow = filtered(PathFilter { slow_ns: Some(400_000), ..PathFilter::default() });
+    assert_eq!(slow.matches("open(\"/app/data/ada.json\"").count(), 3, "{slow}");
+    assert_eq!(slow.lines().count(), 3, "{slow}");
+    let glob = Some(Glob::new(b"/n*"));
+    let path = filtered(PathFilter { glob, ..PathFilter::default() });
+    assert_eq!(path.lines().count(), 2, "{path}");
     let json = events_of(&capture, &plan(true));
     let rows: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of =

@@ -132,6 +132,15 @@ pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
     lines
 }
 
+/// The JavaScript that asked: the innermost frame of the application, else the innermost that has a
+/// name.
+#[must_use]
+pub fn who_asked(profile: &Profile, stack: ResolvedStackId) -> Option<Line> {
+    let application = profile.leaf_first(stack).find(|frame| frame.is_application());
+    let named = || profile.leaf_first(stack).find(|frame| frame.is_named_js());
+    application.or_else(named).map(full)
+}
+
 /// One frame in full.
 #[must_use]
 pub fn full(frame: &ResolvedFrame) -> Line {

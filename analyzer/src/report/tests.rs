@@ -197,7 +197,8 @@ fn json_keeps_the_contract() {
 fn a_filter_is_said_and_leaves_only_opens() {
     let capture = application().finish();
     let glob = Some(Glob::new(b"local.json"));
-    let shown = filtered(&capture, &PathFilter { glob, failed: true }, false);
+    let shown =
+        filtered(&capture, &PathFilter { glob, failed: true, ..PathFilter::default() }, false);
     assert!(shown.contains("1 uprobe:node:f\nfilter: --failed --path local.json\n"), "{shown}");
     assert!(shown.contains("/app/config/local.json") && !shown.contains("ada.json"), "{shown}");
     assert!(!shown.contains("CPU: ") && !shown.contains("PROBES"), "{shown}");
@@ -288,9 +289,14 @@ fn events_come_in_time_order() {
     assert_eq!(only(&["uv_fs_req_cleanup"]).lines().count(), 6);
     let text = only(&["fs"]);
     let first = text.lines().next().unwrap();
-    let want = "    0.000999 10/10 fs open(\"/app/config/local.json\", O_RDONLY) = -ENOENT <12.0 µs> sync  \
-                at readSettings (/app/lib/settings.js:12:18)";
+    let want = "22:13:20.000999 [10/10] open(\"/app/config/local.json\", O_RDONLY) = -1 ENOENT <0.000012>  \
+                via fs.openSync  readSettings /app/lib/settings.js:12:18";
     assert_eq!(first, want);
+    let json = EventsPlan { json: true, events: vec!["fs".into()], ..EventsPlan::default() };
+    let json = events_of(&capture, &json);
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["call"], "fs.openSync");
+    assert!(first.get("asked_by").is_none() && first.get("frames").is_none());
 }
 
 #[test]

@@ -136,10 +136,13 @@ impl Page<'_, '_, '_> {
     }
 
     fn filter(&mut self) -> io::Result<()> {
-        let PathFilter { glob, failed } = self.report.filter;
+        let PathFilter { glob, failed, slow_ns, modules: _ } = self.report.filter;
         let mut parts: Vec<String> = failed.then(|| "--failed".to_owned()).into_iter().collect();
         if let Some(glob) = glob {
             parts.push(format!("--path {}", clean_string(glob.pattern(), PATH_CHARS)));
+        }
+        if let Some(slow_ns) = slow_ns {
+            parts.push(format!("--slow {}", duration(*slow_ns).replace(' ', "")));
         }
         if parts.is_empty() {
             return Ok(());

@@ -38,7 +38,7 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
 #[must_use]
 pub fn date(wall_ns: u64) -> String {
     let seconds = wall_ns / 1_000_000_000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let days = seconds / 86_400;
     // Days to a civil date (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
@@ -49,8 +49,14 @@ pub fn date(wall_ns: u64) -> String {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    format!("{year:04}-{month:02}-{day:02} {} UTC", clock(wall_ns))
+}
+
+/// Time of day in UTC of nanoseconds since 1970, in whole seconds.
+#[must_use]
+pub fn clock(wall_ns: u64) -> String {
+    let rest = wall_ns / 1_000_000_000 % 86_400;
+    format!("{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
 #[cfg(test)]

@@ -71,8 +71,9 @@ struct RecordArgs {
     /// Process to record, with all its threads and children; may be repeated
     #[arg(short, long = "pid", value_name = "PID")]
     pid: Vec<u32>,
-    /// cpu, fs, uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION, with fetch arguments in
-    /// the kernel's syntax; may be repeated [default: cpu and fs]
+    /// cpu, fs, syscalls (which records fs, too), uprobe:FILE:FUNCTION[+OFFSET] or
+    /// uretprobe:FILE:FUNCTION, with fetch arguments in the kernel's syntax; may be repeated
+    /// [default: cpu and fs]
     #[arg(short, long = "event", value_name = "EVENT")]
     event: Vec<EventSpec>,
     /// The capture; an existing one is kept as FILE.old
@@ -176,6 +177,7 @@ fn plan_of(
         target,
         frequency,
         files,
+        syscalls: RecordPlan::syscalls(events),
         probes,
         inherit: !how.no_inherit,
         duration: how.duration,
@@ -276,11 +278,14 @@ fn counted(samples: &BTreeMap<String, u64>) -> Vec<String> {
     let begins = |name: &str| catalogue::entry(name).is_some_and(|e| e.operation.is_some());
     let (operations, others): (Vec<_>, Vec<_>) =
         samples.iter().partition(|(name, _count)| ours(name).is_some());
+    // Each system call begins and ends.
+    let others = others.into_iter().filter(|(name, _count)| !name.starts_with("sys_exit"));
     let all: u64 =
         operations.iter().filter(|(name, _)| begins(name)).map(|&(_, count)| count).sum();
     let operations = (!operations.is_empty()).then(|| format!("{all} file operations"));
-    let others = others.into_iter().map(|(name, count)| match name.as_str() {
+    let others = others.map(|(name, count)| match name.as_str() {
         "cpu" => format!("{count} CPU samples"),
+        "sys_enter" => format!("{count} system calls"),
         name => format!("{count} {name}"),
     });
     others.chain(operations).collect()

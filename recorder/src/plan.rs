@@ -84,6 +84,8 @@ pub struct RecordPlan {
     pub frequency: Option<u32>,
     /// Whether file operations are recorded.
     pub files: bool,
+    /// Whether all system calls are recorded.
+    pub syscalls: bool,
     /// Probes of the user.
     pub probes: Vec<ProbeSpec>,
     /// Whether children are followed (threads always are).
@@ -107,7 +109,8 @@ pub struct RecordPlan {
 }
 
 impl RecordPlan {
-    /// Sorts events into what the session arms; no event means the default sets.
+    /// Sorts events into what the session arms; no event means the default sets. File operations are
+    /// what tells who asked for a system call: with those they are recorded, too.
     #[must_use]
     pub fn events(specs: &[EventSpec], frequency: u32) -> (Option<u32>, bool, Vec<ProbeSpec>) {
         if specs.is_empty() {
@@ -118,6 +121,13 @@ impl RecordPlan {
             EventSpec::Probe(probe) => Some(probe.clone()),
             EventSpec::Set(_) => None,
         });
-        (has(Set::Cpu).then_some(frequency), has(Set::Fs), probes.collect())
+        let files = has(Set::Fs) || Self::syscalls(specs);
+        (has(Set::Cpu).then_some(frequency), files, probes.collect())
+    }
+
+    /// Whether all system calls are among the events.
+    #[must_use]
+    pub fn syscalls(specs: &[EventSpec]) -> bool {
+        specs.contains(&EventSpec::Set(Set::Syscalls))
     }
 }

@@ -1,13 +1,14 @@
 //! Opens the events of a recording: one descriptor an event, thread and CPU, all events of a CPU
 //! in that CPU's ring; dynamic events are made first and removed last.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::Write;
 use std::rc::Rc;
 
-use formats::capture::{EventDef, FieldType, Loss, Remark};
+use formats::capture::{EventDef, FieldDef, FieldType, Loss, Remark};
 use formats::probe::ProbeKind;
-use formats::tracepoint::{Field, FieldRole, TracepointFormat};
+use formats::tracepoint::{Field, FieldRole, FormatError, TracepointFormat};
 
 use super::armed::{self, Armed, Paced};
 use super::attrs::{self, UserStacks};
@@ -17,14 +18,17 @@ use super::define;
 use super::error::RecordError;
 use super::ingest::Ingest;
 use super::pace::{self, Pace};
+use super::single::Singles;
 use super::stacks::{DROP_CALLER, KEEP_CALLER};
+use super::syscalls::{self, Tracepoint, Whose};
 use crate::probe::locate::Site;
 use crate::probe::wanted::{Member, Wanted};
+use crate::process::procfs;
 use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
 use crate::sys::ring::{Ring, page_bytes};
-use crate::tracefs::{self, DynamicEvent, DynamicEvents};
+use crate::tracefs::{self, DynamicEvent, DynamicEvents, Tracefs};
 
 /// Event id of the time samples.
 pub const CPU_EVENT: u32 = 1;
@@ -58,6 +62,7 @@ pub struct Arms {
     armed: Vec<Armed>,
     dynamic: Option<DynamicEvents>,
     paced: Vec<Paced>,
+    singles: Singles,
     opened: HashSet<u32>,
     names: u32,
 }
@@ -74,8 +79,20 @@ impl Arms {
         let ring_pages = (budget.ring_bytes as usize / page_bytes()).max(1);
         let rings = Vec::new();
         let (armed, opened, owners) = (Vec::new(), HashSet::new(), Vec::new());
-        let paced = Vec::new();
-        Self { rings, owners, cpus, mode, ring_pages, armed, dynamic, paced, opened, names: 0 }
+        let (paced, singles, names) = (Vec::new(), Singles::default(), 0);
+        Self {
+            rings,
+            owners,
+            cpus,
+            mode,
+            ring_pages,
+            armed,
+            dynamic,
+            paced,
+            singles,
+            opened,
+            names,
+        }
     }
 
     /// Options that all events share.
@@ -221,20 +238,114 @@ impl Arms {
             caller,
             entries,
         };
+        let filter = wanted.filter.map(Cow::Borrowed);
+        self.push_all(base, &decoder, wanted.stack, filter.as_ref(), Some(event));
+        Ok(())
+    }
+
+    /// Prepares to open a tracepoint of system calls.
+    ///
+    /// # Errors
+    /// The kernel has no such tracepoint, or the capture cannot be written.
+    pub fn tracepoint<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        tracefs: &Tracefs,
+        (whose, wanted): (Whose, &Tracepoint),
+    ) -> Result<(), RecordError> {
+        let Tracepoint { event, name, set, tracepoint, .. } = *wanted;
+        let place = format!("{}:{tracepoint}", syscalls::GROUP);
+        let text = tracefs.event_format(syscalls::GROUP, tracepoint)?;
+        let format = |cause| RecordError::Format { event: place.clone(), cause };
+        let parsed = TracepointFormat::parse(&text).map_err(format)?;
+        let named = |&name: &&'static str| {
+            parsed.field(name).cloned().ok_or_else(|| format(FormatError::Missing(name)))
+        };
+        let fields = wanted.fields.iter().map(named).collect::<Result<Vec<Field>, _>>()?;
+        let field = |field: &Field| FieldDef { name: field.name.clone(), kind: FieldType::Signed };
+        let whom = match whose {
+            Whose::Everybody => "all threads",
+            Whose::OtherThreads => "threads other than the main one, without futex",
+        };
+        ingest.define(&EventDef {
+            id: event,
+            name: name.into(),
+            set: set.into(),
+            source: format!("{place} of {whom}"),
+            fields: fields.iter().map(field).collect(),
+            period_ns: None,
+        })?;
+        let base = self.base(EventSource::Tracepoint { id: parsed.id });
+        let decoder = Decoder {
+            event,
+            role: Role::Each,
+            layout: base.record_parse_info(),
+            fields: fields.into(),
+            shared: None,
+            caller: None,
+            entries: Rc::default(),
+        };
+        match whose {
+            Whose::Everybody => {
+                self.push_all(base, &decoder, wanted.stack, wanted.filter.as_ref(), None);
+            }
+            Whose::OtherThreads => {
+                let base = EventAttr { inherit: Inherit::Nobody, ..base };
+                for (attr, role) in attrs::of_probe(base, self.mode.stacks, false) {
+                    let layout = attr.record_parse_info();
+                    let decoder = Decoder { role, layout, ..decoder.clone() };
+                    self.singles.add(attr, wanted.filter.clone(), decoder);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the events that single threads have for a thread. `false`: too many threads have them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn open_single<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        tid: u32,
+    ) -> Result<bool, PerfError> {
+        if self.singles.is_empty() {
+            return Ok(true);
+        }
+        let Self { singles, owners, armed, cpus, .. } = self;
+        let owner = |&(event, fd): &(usize, usize)| armed.get(event)?.fds.get(fd);
+        let rings = cpus.iter().zip(owners.iter());
+        singles.open(ingest, tid, rings.filter_map(|(&cpu, at)| Some((cpu, owner(at)?))))
+    }
+
+    /// Closes what a thread had for itself.
+    pub fn close_single<W: Write>(&mut self, ingest: &mut Ingest<W>, tid: u32) {
+        self.singles.close(ingest, tid);
+    }
+
+    /// The perf events of one probe or tracepoint; `decoder` reads each, by its role.
+    fn push_all(
+        &mut self,
+        base: EventAttr,
+        decoder: &Decoder,
+        stack: bool,
+        filter: Option<&Cow<'static, str>>,
+        dynamic: Option<DynamicEvent>,
+    ) {
         let first = self.armed.len();
-        let attrs = attrs::of_probe(base, self.mode.stacks, wanted.stack);
+        let attrs = attrs::of_probe(base, self.mode.stacks, stack);
         if attrs.len() > 1 {
-            let (event, armed) = (wanted.event, first..first + attrs.len());
+            let (event, armed) = (decoder.event, first..first + attrs.len());
             self.paced.push(Paced { event, armed, pace: None });
         }
         // The dynamic event is removed with the last of them.
-        let mut dynamic = Some(event);
+        let mut dynamic = dynamic;
         for (attr, role) in attrs {
             let layout = attr.record_parse_info();
             let decoder = Decoder { role, layout, ..decoder.clone() };
-            self.push(attr, wanted.filter, Some(decoder), dynamic.take());
+            self.push(attr, filter.cloned(), Some(decoder), dynamic.take());
         }
-        Ok(())
     }
 
     /// Looks how often each probe was hit, by event, and takes stacks accordingly.
@@ -292,7 +403,7 @@ impl Arms {
     fn push(
         &mut self,
         attr: EventAttr,
-        filter: Option<&'static str>,
+        filter: Option<Cow<'static, str>>,
         decoder: Option<Decoder>,
         dynamic: Option<DynamicEvent>,
     ) {
@@ -327,6 +438,9 @@ impl Arms {
             }
         }
         self.opened.insert(tid);
+        if !self.singles.is_empty() && procfs::thread_group(tid).is_some_and(|pid| pid != tid) {
+            self.open_single(ingest, tid)?;
+        }
         Ok(true)
     }
 
@@ -353,7 +467,7 @@ impl Arms {
         } else if let Some(owner) = self.ring_owner(cpu) {
             fd.set_output(owner)?;
         }
-        if let Some(filter) = armed.filter {
+        if let Some(filter) = &armed.filter {
             fd.set_filter(filter)?;
         }
         // A thread that is found while its probe is hot.
@@ -394,11 +508,13 @@ impl Arms {
                 losses.push(Loss { event: decoder.event, time_ns: now, lost: new, dropped: 0 });
             }
         }
+        losses.extend(self.singles.losses(now));
         losses
     }
 
     /// Stops counting, so that the last drain finds an end. Requests stop before their results.
     pub fn stop(&self) {
+        self.singles.stop();
         for armed in self.armed.iter().rev() {
             for fd in &armed.fds {
                 // A task that has ended needs no stopping.
@@ -413,6 +529,7 @@ impl Arms {
         let dynamic: Vec<_> =
             self.armed.iter_mut().filter_map(|armed| armed.dynamic.take()).collect();
         self.rings.clear();
+        self.singles = Singles::default();
         self.armed.clear();
         for mut event in dynamic {
             problems.extend(event.remove().err());

@@ -1,6 +1,7 @@
 //! Perf events that have been asked of the kernel, and the probes among them whose stacks are taken as
 //! often as their rate allows.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::decoder::{Decoder, Role};
@@ -14,7 +15,7 @@ use crate::tracefs::DynamicEvent;
 #[derive(Debug)]
 pub(super) struct Armed {
     pub(super) attr: EventAttr,
-    pub(super) filter: Option<&'static str>,
+    pub(super) filter: Option<Cow<'static, str>>,
     pub(super) decoder: Option<Decoder>,
     pub(super) fds: Vec<PerfFd>,
     pub(super) lost: u64,

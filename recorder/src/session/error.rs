@@ -64,6 +64,9 @@ pub enum RecordError {
         /// Process id.
         pid: u32,
     },
+    /// The kernel has no tracepoints of system calls.
+    #[error("cannot record system calls: {0}")]
+    NoSyscalls(TracefsError),
     /// An event's format is not understood.
     #[error("cannot read the format of event {event}: {cause}")]
     Format {
@@ -115,6 +118,9 @@ impl RecordError {
             }
             Self::Spawn(error) => error.remedy().map(str::to_owned),
             Self::Companion(error) => error.remedy().map(str::to_owned),
+            Self::NoSyscalls(error) => {
+                Some(error.remedy().unwrap_or("the kernel needs CONFIG_FTRACE_SYSCALLS").to_owned())
+            }
             Self::NoLibuv { .. } => Some("CPU samples work without: -e cpu".into()),
             Self::NoTracefs => Some("as root: mount -t tracefs tracefs /sys/kernel/tracing".into()),
             Self::TooManyDescriptors { .. } => {

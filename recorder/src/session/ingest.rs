@@ -35,6 +35,15 @@ pub struct NewMapping {
     pub object: u32,
 }
 
+/// What happened to a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadSeen {
+    /// The thread of this id has begun.
+    Begun(u32),
+    /// It has ended.
+    Ended(u32),
+}
+
 /// Counts for the status line and the summary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -57,6 +66,8 @@ pub struct Ingest<W> {
     pub counts: Counts,
     /// Files that have appeared since they were last taken.
     pub new_mappings: Vec<NewMapping>,
+    /// Threads other than main ones that have begun or ended since they were last taken.
+    pub threads: Vec<ThreadSeen>,
     /// Readers of V8's heap.
     pub heaps: Heaps,
     /// Whether what processes have open is told.
@@ -91,6 +102,7 @@ impl<W: Write> Ingest<W> {
             writer,
             counts: Counts::default(),
             new_mappings: Vec::new(),
+            threads: Vec::new(),
             heaps: Heaps::default(),
             follows_files: false,
             js,
@@ -118,6 +130,11 @@ impl<W: Write> Ingest<W> {
     /// Says how the samples that carry the kernel's `id` are read.
     pub fn decode_by(&mut self, id: u64, decoder: Decoder) {
         self.decoders.insert(id, decoder);
+    }
+
+    /// No more samples carry the kernel's `id`.
+    pub fn forget(&mut self, id: u64) {
+        self.decoders.remove(&id);
     }
 
     /// Takes in a process that runs already.
@@ -221,7 +238,11 @@ impl<W: Write> Ingest<W> {
             EventRecord::Fork(fork) if fork.pid != fork.ppid => {
                 self.world.forked(&mut self.writer, fork.pid as u32, fork.ppid as u32, time_ns);
             }
-            EventRecord::Exit(exit) if exit.pid == exit.tid => {
+            EventRecord::Fork(fork) => self.threads.push(ThreadSeen::Begun(fork.tid as u32)),
+            EventRecord::Exit(exit) if exit.pid != exit.tid => {
+                self.threads.push(ThreadSeen::Ended(exit.tid as u32));
+            }
+            EventRecord::Exit(exit) => {
                 let needed = map_needed(self.js, &self.heaps);
                 self.world.exited(&mut self.writer, exit.pid as u32, needed, time_ns);
             }

@@ -1,7 +1,7 @@
 //! One recording from the first descriptor to the last chunk.
 //!
 //! ```text
-//! start    decides what is armed and opens it          javascript, arm, attrs, budget, output
+//! start    decides what is armed and opens it          javascript, arm, attrs, syscalls, budget, output
 //! run      one poll loop: wait, drain, flush, stop     drain, pace, sink, status, summary
 //! ingest   ordered records -> world, stacks, capture   decoder, world, heap, stacks, hits, naming
 //! ```
@@ -23,11 +23,13 @@ pub mod naming;
 pub mod output;
 pub mod pace;
 pub mod run;
+mod single;
 pub mod sink;
 pub mod stacks;
 pub mod start;
 pub mod status;
 pub mod summary;
+pub mod syscalls;
 pub mod world;
 
 pub use error::RecordError;

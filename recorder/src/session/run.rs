@@ -11,12 +11,13 @@ use formats::catalogue;
 use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
 use super::error::RecordError;
-use super::ingest::{Ingest, NewMapping};
+use super::ingest::{Ingest, NewMapping, ThreadSeen};
 use super::life::Life;
 use super::pace::{ONE_IN, STEADY};
 use super::sink::Sink;
 use super::status::{Console, Progress};
 use super::summary::{StopReason, Summary};
+use super::syscalls::Tracepoint;
 use crate::plan::RecordPlan;
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
@@ -78,6 +79,7 @@ impl<'p> Session<'p> {
         signals: Signals,
         life: Life,
         wanted: Vec<Wanted>,
+        tracepoints: &[Tracepoint],
         probed: HashSet<(u64, u64)>,
         missing: Vec<String>,
         reader: Option<PipeWriter>,
@@ -94,10 +96,15 @@ impl<'p> Session<'p> {
             poller.add_hang_up(pipe, READER)?;
         }
         let tick = if ingest.reads_heaps() { TICK_OF_HEAPS } else { TICK };
-        let next_event = wanted.iter().map(Wanted::next_event).max().unwrap_or(CPU_EVENT + 1);
+        let next = wanted.iter().map(Wanted::next_event);
+        let next = next.chain(tracepoints.iter().map(|tracepoint| tracepoint.event + 1));
+        let next_event = next.max().unwrap_or(CPU_EVENT + 1);
         let mut names: BTreeMap<u32, String> = wanted.iter().flat_map(Wanted::names).collect();
         if plan.frequency.is_some() {
             names.insert(CPU_EVENT, "cpu".into());
+        }
+        if plan.syscalls {
+            names.extend(tracepoints.iter().map(|t| (t.event, t.name.to_owned())));
         }
         Ok(Self {
             plan,
@@ -144,6 +151,7 @@ impl<'p> Session<'p> {
                 self.ingest.look_at_jit_maps(now);
                 self.keep_pace(now);
                 self.arm_new_mappings(console);
+                self.arm_threads();
                 if now - flushed_ns >= flush_ns || self.ingest.writer.wants_flush() {
                     flushed_ns = now;
                     if let Err(reason) = self.flush(now) {
@@ -296,6 +304,26 @@ impl<'p> Session<'p> {
                 console.say(&format!("cannot arm a probe in a new mapping of {pid}: {error}"));
                 let text = error.to_string();
                 self.ingest.remark(Remark { code: "late-probe-failed".into(), text, count: 1 });
+            }
+        }
+    }
+
+    /// Opens what each thread has for itself, and closes it for those that have ended.
+    fn arm_threads(&mut self) {
+        for thread in std::mem::take(&mut self.ingest.threads) {
+            match thread {
+                ThreadSeen::Ended(tid) => self.arms.close_single(&mut self.ingest, tid),
+                ThreadSeen::Begun(tid) => {
+                    let why = match self.arms.open_single(&mut self.ingest, tid) {
+                        Ok(true) => continue,
+                        Ok(false) => "there are too many threads",
+                        Err(error) => error.errno().map_or("", |errno| errno.desc()),
+                    };
+                    // Without the thread's id, which would make each remark another one.
+                    let text = format!("system calls of a new thread were not recorded: {why}");
+                    let remark = Remark { code: "thread-not-armed".into(), text, count: 1 };
+                    self.ingest.remark(remark);
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ use super::run::Session;
 use super::sink::Sink;
 use super::status::Console;
 use super::summary::Summary;
+use super::syscalls::{self, POOL_EVENTS, Tracepoint, Whose};
 use super::world::World;
 use crate::plan::{CPU_STACK_BYTES, JsSource, PROBE_STACK_BYTES, RecordPlan, Target};
 use crate::probe::locate;
@@ -34,6 +35,8 @@ use crate::sys::spawn::PendingChild;
 use crate::sys::{clock, cpus, rlimit, vdso};
 use crate::tracefs::{DynamicEvents, Tracefs, sweep_stale};
 
+/// Threads that may begin later and have events of their own, for which descriptors are allowed.
+const LATER_THREADS: u64 = 64;
 /// How often new threads are looked for while arming.
 const PASSES: usize = 4;
 
@@ -123,6 +126,40 @@ fn wanted(plan: &RecordPlan) -> Vec<Wanted> {
     wanted
 }
 
+/// The tracepoints of system calls, with event ids after those of all probes.
+fn tracepoints(plan: &RecordPlan, wanted: &[Wanted]) -> (Whose, Vec<Tracepoint>) {
+    let first = wanted.iter().map(Wanted::next_event).max().unwrap_or(CPU_EVENT + 1);
+    let whose = if plan.syscalls { Whose::Everybody } else { Whose::OtherThreads };
+    let tracepoints = if plan.files { syscalls::tracepoints(whose, first) } else { Vec::new() };
+    (whose, tracepoints)
+}
+
+/// Prepares them. Beside file operations they only say where time went: a kernel without them is no
+/// reason not to record.
+fn arm_tracepoints(
+    arms: &mut Arms,
+    ingest: &mut Ingest<Sink>,
+    whose: Whose,
+    tracepoints: &[Tracepoint],
+) -> Result<(), RecordError> {
+    if tracepoints.is_empty() {
+        return Ok(());
+    }
+    let tracefs = Tracefs::locate()?;
+    for tracepoint in tracepoints {
+        match arms.tracepoint(ingest, &tracefs, (whose, tracepoint)) {
+            Err(RecordError::Tracefs(error)) if whose == Whose::OtherThreads => {
+                let text = format!("the time in system calls is not recorded: {error}");
+                ingest.remark(Remark { code: "no-syscalls".into(), text, count: 1 });
+                return Ok(());
+            }
+            Err(RecordError::Tracefs(cause)) => return Err(RecordError::NoSyscalls(cause)),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Finds tracefs and removes what dead recorders left.
 fn prepare_tracefs(console: &mut Console) -> Result<DynamicEvents, RecordError> {
     let tracefs = Tracefs::mount_if_missing()?;
@@ -169,11 +206,16 @@ fn start<'p>(
     let js = javascript::choose(plan.js, &targets);
     let stacks = user_stacks(plan, js);
     let copied = stacks != UserStacks::Callchain;
-    let of_probe = |wanted: &Wanted| attrs::count(stacks, wanted.stack) as u64;
-    let events = 1 + wanted.iter().map(of_probe).sum::<u64>();
-    let budget = Budget::new(events, threads.max(1) as u64, online.len() as u64, copied)
-        .with_rings(plan.ring_bytes);
-    let allowed = rlimit::raise_open_files(budget.open_files())?.soft;
+    let (whose, tracepoints) = tracepoints(plan, &wanted);
+    let of_probe = |stack| attrs::count(stacks, stack) as u64;
+    let events = 1
+        + wanted.iter().map(|wanted| of_probe(wanted.stack)).sum::<u64>()
+        + tracepoints.iter().map(|tracepoint| of_probe(tracepoint.stack)).sum::<u64>();
+    let cpus = online.len() as u64;
+    let budget =
+        Budget::new(events, threads.max(1) as u64, cpus, copied).with_rings(plan.ring_bytes);
+    let later = if whose == Whose::OtherThreads { LATER_THREADS * POOL_EVENTS * cpus } else { 0 };
+    let allowed = rlimit::raise_open_files(budget.open_files() + later)?.soft;
     if allowed < budget.open_files() {
         return Err(RecordError::TooManyDescriptors { budget: budget.to_string(), allowed });
     }
@@ -194,6 +236,7 @@ fn start<'p>(
     let mode = OpenMode { inherit, on_exec: launching, stacks };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
     arms.carrier(&mut ingest, sampling)?;
+    arm_tracepoints(&mut arms, &mut ingest, whose, &tracepoints)?;
 
     let mut probed = HashSet::new();
     let mut missing = Vec::new();
@@ -215,7 +258,7 @@ fn start<'p>(
         if !sites.is_empty() {
             arms.probe(&mut ingest, wanted, &sites)?;
         } else if launching
-            || (wanted.set == "fs" && plan.frequency.is_some())
+            || (wanted.set == "fs" && (plan.frequency.is_some() || plan.syscalls))
             || catalogue::armed_as(&wanted.name).next().is_some()
                 && !catalogue::is_needed(&wanted.name)
         {
@@ -246,7 +289,7 @@ fn start<'p>(
         }
         None => Life::Attached(watched),
     };
-    Session::new(plan, ingest, arms, signals, life, wanted, probed, missing, reader)
+    Session::new(plan, ingest, arms, signals, life, wanted, &tracepoints, probed, missing, reader)
 }
 
 /// Says at once what the report will say too.

@@ -21,6 +21,7 @@ pub(crate) struct CaptureBuilder {
     cleanup_fields: Vec<&'static str>,
     sampled: usize,
     stack_of_operations: u32,
+    has_syscalls: bool,
 }
 
 /// The value of an argument of an operation.
@@ -46,20 +47,28 @@ impl CaptureBuilder {
     const OPEN: u32 = 2;
     const CLEANUP: u32 = 3;
     const PROBE: u32 = 4;
+    /// System calls: entry, exit, exit with an error.
+    const SYSCALLS: [u32; 3] = [5, 6, 7];
     /// The first of the other file functions.
     const OTHERS: u32 = 10;
 
     pub(crate) fn new() -> Self {
-        Self::with_fields(
-            &["req", "flags", "mode", "cb", "path"],
-            &["req", "type", "result", "ptr"],
-        )
+        Self::in_mode("attach")
+    }
+
+    /// As [`Self::new`]; `mode` as in the capture.
+    pub(crate) fn in_mode(mode: &str) -> Self {
+        Self::with(mode, &["req", "flags", "mode", "cb", "path"], &["req", "type", "result", "ptr"])
     }
 
     pub(crate) fn with_fields(open: &[&'static str], cleanup: &[&'static str]) -> Self {
+        Self::with("attach", open, cleanup)
+    }
+
+    fn with(mode: &str, open: &[&'static str], cleanup: &[&'static str]) -> Self {
         let meta = Meta {
             recorder: "nrec test".into(),
-            mode: "attach".into(),
+            mode: mode.into(),
             targets: vec![10],
             start_ns: START_NS,
             start_wall_ns: 1_700_000_000_000_000_000,
@@ -102,6 +111,7 @@ impl CaptureBuilder {
             cleanup_fields: cleanup.to_vec(),
             sampled: 0,
             stack_of_operations: 0,
+            has_syscalls: false,
         }
     }
 
@@ -247,6 +257,38 @@ impl CaptureBuilder {
         let fields: Vec<_> = entries().nth(place).unwrap().arguments.iter().map(value).collect();
         let id = Self::OTHERS + place as u32;
         self.writer.sample(id, time, thread, StackId(self.stack_of_operations), &fields);
+    }
+
+    /// A thread enters the kernel. The first call defines the events of system calls.
+    pub(crate) fn enter(&mut self, thread: u32, time: u64, number: i64) {
+        self.define_syscalls();
+        let fields = [FieldValue::Int(number as u64)];
+        self.writer.sample(Self::SYSCALLS[0], time, thread, StackId::default(), &fields);
+    }
+
+    /// A thread leaves the kernel; one that has a stack has an event of its own.
+    pub(crate) fn exit(&mut self, thread: u32, time: u64, number: i64, result: i64, stack: u32) {
+        self.define_syscalls();
+        let fields = [FieldValue::Int(number as u64), FieldValue::Int(result as u64)];
+        let event = Self::SYSCALLS[if stack == 0 { 1 } else { 2 }];
+        self.writer.sample(event, time, thread, StackId(stack), &fields);
+    }
+
+    fn define_syscalls(&mut self) {
+        if std::mem::replace(&mut self.has_syscalls, true) {
+            return;
+        }
+        let names = ["sys_enter", "sys_exit", "sys_exit.failed"];
+        for (id, name) in Self::SYSCALLS.into_iter().zip(names) {
+            let fields = if id == Self::SYSCALLS[0] { &["id"][..] } else { &["id", "ret"] };
+            let field = |&name: &&str| FieldDef { name: name.into(), kind: FieldType::Signed };
+            let fields = fields.iter().map(field).collect();
+            let (name, set) = (name.into(), "syscalls".into());
+            let source = "tracepoint".into();
+            self.writer
+                .event(&EventDef { id, name, set, source, fields, period_ns: None })
+                .unwrap();
+        }
     }
 
     /// Operations that follow are asked for by this stack.

@@ -13,5 +13,6 @@ pub mod perfmap;
 pub mod probe;
 pub mod procmaps;
 pub mod space;
+pub mod syscalls;
 pub mod text;
 pub mod tracepoint;

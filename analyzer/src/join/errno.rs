@@ -135,6 +135,13 @@ const NAMES: &[(i64, &str)] = &[
     (130, "EOWNERDEAD"),
     (131, "ENOTRECOVERABLE"),
     (132, "ERFKILL"),
+    (133, "EHWPOISON"),
+    // Seen by tracers only (include/linux/errno.h): the kernel makes the call anew.
+    (512, "ERESTARTSYS"),
+    (513, "ERESTARTNOINTR"),
+    (514, "ERESTARTNOHAND"),
+    (515, "ENOIOCTLCMD"),
+    (516, "ERESTART_RESTARTBLOCK"),
 ];
 
 /// The name of an error number, or `errno N` for one that Linux does not have.

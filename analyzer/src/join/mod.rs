@@ -7,3 +7,5 @@ mod handles;
 pub mod operations;
 mod part;
 pub mod pool;
+pub mod syscalls;
+pub mod sysno;

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 
+use formats::syscalls::{ENTER, EXIT, FAILED, FIRST_INTERNAL, NOT_YET, SET};
 use nix::libc;
 
 /// Group of the tracepoints in tracefs. Their `format` has `id`, the number of the call, and at the
@@ -16,13 +17,6 @@ use nix::libc;
 pub const GROUP: &str = "raw_syscalls";
 /// Perf events on one thread beside file operations.
 pub const POOL_EVENTS: u64 = 2;
-
-/// Results below this are no errors for the program: the kernel does the call anew, or turns it into
-/// EINTR (include/linux/errno.h, ERESTARTSYS and the like).
-const FIRST_INTERNAL: i64 = -512;
-/// Errors that a program waits with, and of which no stack tells anything: they are the answer "not
-/// yet" of calls that do not block, and the end of waiting.
-const NOT_YET: [i32; 4] = [libc::EINTR, libc::EAGAIN, libc::ETIMEDOUT, libc::EINPROGRESS];
 
 /// Whose system calls are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,24 +54,24 @@ pub fn tracepoints(whose: Whose, first_event: u32) -> Vec<Tracepoint> {
     let exit = |event, name, filter: Option<String>, stack| Tracepoint {
         event,
         name,
-        set: "syscalls",
+        set: SET,
         tracepoint: "sys_exit",
         fields: &["id", "ret"],
         filter: filter.map(Cow::Owned),
         stack,
     };
-    let plain = exit(first_event, "sys_exit", None, false);
+    let plain = exit(first_event, EXIT, None, false);
     match whose {
         Whose::Everybody => {
             let (failed, others) = by_result();
             let enter = Tracepoint {
                 event: first_event + 2,
-                name: "sys_enter",
+                name: ENTER,
                 tracepoint: "sys_enter",
                 fields: &["id"],
                 ..plain.clone()
             };
-            let failed = exit(first_event + 1, "sys_exit.failed", Some(failed), true);
+            let failed = exit(first_event + 1, FAILED, Some(failed), true);
             vec![Tracepoint { filter: Some(others.into()), ..plain }, failed, enter]
         }
         Whose::OtherThreads => {
@@ -85,7 +79,7 @@ pub fn tracepoints(whose: Whose, first_event: u32) -> Vec<Tracepoint> {
             let exit = Tracepoint { set: "fs", filter, ..plain };
             let enter = Tracepoint {
                 event: first_event + 1,
-                name: "sys_enter",
+                name: ENTER,
                 tracepoint: "sys_enter",
                 fields: &["id"],
                 ..exit.clone()
@@ -98,8 +92,8 @@ pub fn tracepoints(whose: Whose, first_event: u32) -> Vec<Tracepoint> {
 /// Filters of calls that failed, and of all others: each call fits exactly one.
 fn by_result() -> (String, String) {
     let (mut failed, mut others) = (
-        format!("ret < 0 && ret > {FIRST_INTERNAL}"),
-        format!("ret >= 0 || ret <= {FIRST_INTERNAL}"),
+        format!("ret < 0 && ret > -{FIRST_INTERNAL}"),
+        format!("ret >= 0 || ret <= -{FIRST_INTERNAL}"),
     );
     for errno in NOT_YET {
         failed.push_str(&format!(" && ret != -{errno}"));
@@ -142,8 +136,7 @@ mod tests {
         for ret in -4200..=10 {
             let is_failure = lets_through(failed, ret);
             assert_ne!(lets_through(others, ret), is_failure, "{ret}");
-            let expected = (-511..0).contains(&ret) && ![-4, -11, -110, -115].contains(&ret);
-            assert_eq!(is_failure, expected, "{ret}");
+            assert_eq!(is_failure, formats::syscalls::is_failure(ret), "{ret}");
         }
         let events: Vec<_> = armed.iter().map(|t| (t.event, t.name, t.stack)).collect();
         let want = [(7, "sys_exit", false), (8, "sys_exit.failed", true), (9, "sys_enter", false)];

@@ -2,8 +2,8 @@
 
 use formats::capture::{
     Capture, CaptureWriter, End, EventDef, FieldDef, FieldType, FieldValue, Frame, Function,
-    JitBatch, JitEntry, LineEnds, Meta, Object, Process, Script, StackId, Symbol, TableLimits,
-    Thread, read,
+    Holding, JitBatch, JitEntry, LineEnds, Meta, Object, Process, Script, StackId, Symbol,
+    TableLimits, Thread, read,
 };
 use formats::catalogue::{Argument, CLEANUP, entries};
 use formats::limits::Limits;
@@ -132,6 +132,12 @@ impl CaptureBuilder {
     pub(crate) fn process_with(&mut self, process: Process, tids: &[u32]) -> Vec<u32> {
         let process = self.writer.process(process);
         tids.iter().map(|&tid| self.writer.thread(Thread { process, tid })).collect()
+    }
+
+    /// What /proc said of a descriptor plus 1, or of the working folder (0).
+    pub(crate) fn holding(&mut self, process: u32, number: u32, time_ns: u64, target: &str) {
+        let target = target.as_bytes().to_vec();
+        self.writer.holding(Holding { process, number, time_ns, target });
     }
 
     pub(crate) fn object(&mut self, path: &str, flags: u32) -> u32 {

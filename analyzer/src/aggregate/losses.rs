@@ -114,12 +114,12 @@ mod tests {
         for lost in [3, 4] {
             build.writer().loss(Loss { event: 1, time_ns: 5, lost, dropped: 1 });
         }
-        build.writer().loss(Loss { event: 7777, time_ns: 5, lost: 0, dropped: 2 });
+        build.writer().loss(Loss { event: 7700, time_ns: 5, lost: 0, dropped: 2 });
         let mut capture = build.finish();
         let counts = by_event(&capture);
         assert_eq!((counts[0].samples, counts[0].lost, counts[0].dropped), (1, 7, 2));
         let last = counts.last().unwrap();
-        assert_eq!((last.event.as_str(), last.dropped), ("event 7777", 2));
+        assert_eq!((last.event.as_str(), last.dropped), ("event 7700", 2));
         let problems = super::problems(&capture);
         assert_eq!(problems.len(), 2);
         assert!(problems[0].starts_with("7 records lost"));

@@ -144,9 +144,21 @@ const NAMES: &[(i64, &str)] = &[
     (516, "ERESTART_RESTARTBLOCK"),
 ];
 
+/// No such file.
+pub const ENOENT: i64 = 2;
+/// An error, and which one is not known: libuv's own number for it (include/uv/errno.h, `UV__UNKNOWN`).
+pub const UNKNOWN: i64 = 4094;
+/// `dlopen` failed, which tells a text and no number: Node's code. A number that no error has.
+pub const DLOPEN_FAILED: i64 = 1 << 16;
+
 /// The name of an error number, or `errno N` for one that Linux does not have.
 #[must_use]
 pub fn name(number: i64) -> Cow<'static, str> {
+    match number {
+        UNKNOWN => return Cow::Borrowed("UNKNOWN"),
+        DLOPEN_FAILED => return Cow::Borrowed("ERR_DLOPEN_FAILED"),
+        _ => {}
+    }
     match NAMES.binary_search_by_key(&number, |&(number, _name)| number) {
         Ok(at) => NAMES.get(at).map_or(Cow::Borrowed(""), |&(_number, name)| Cow::Borrowed(name)),
         Err(_) => Cow::Owned(format!("errno {number}")),
@@ -172,6 +184,8 @@ mod tests {
             (40, "ELOOP"),
             (125, "ECANCELED"),
             (0, "errno 0"),
+            (UNKNOWN, "UNKNOWN"),
+            (DLOPEN_FAILED, "ERR_DLOPEN_FAILED"),
             (4095, "errno 4095"),
         ] {
             assert_eq!(name(number), want);

@@ -3,9 +3,11 @@
 //! The result of an open is seen late: Node runs the callback, which may use the descriptor, before
 //! it gives up the request. So a descriptor belongs to an open from the open's *beginning* on, unless
 //! an earlier open of the same number has not been closed yet. Descriptors from before the recording
-//! have no path.
+//! are what /proc said of them when it began, unless a recorded open can have given them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use formats::capture::Holding;
 
 use super::operations::Operation;
 
@@ -24,8 +26,8 @@ enum Handle {
 #[derive(Debug, Clone, Copy)]
 struct Life<'c> {
     path: Option<&'c [u8]>,
-    /// Place of the operation that opened it.
-    opener: usize,
+    /// Place of the operation that opened it; `None` for one from before the recording.
+    opener: Option<usize>,
     /// When the handle was certainly this one.
     known_ns: u64,
 }
@@ -39,7 +41,9 @@ struct Lives<'c> {
 
 impl<'c> Lives<'c> {
     fn begin(&mut self, life: Life<'c>) {
-        if self.current.is_none() {
+        // What gives a number away that was taken says that it had been closed: a socket, whose end
+        // is not seen here, or a file by something that is not libuv.
+        if self.current.is_none_or(|current| current.opener.is_none()) {
             self.current = Some(life);
         } else {
             self.next.push_back(life);
@@ -61,9 +65,17 @@ impl<'c> Lives<'c> {
 
 /// Gives operations on handles their paths. `addresses` are what opening a directory gave, by the
 /// operation's place; `operations` are in the order of their beginning.
-pub(super) fn name(operations: &mut [Operation<'_>], addresses: &HashMap<usize, u64>) {
-    let mut lives: HashMap<Handle, Lives<'_>> = HashMap::new();
+pub(super) fn name<'c>(
+    operations: &mut [Operation<'c>],
+    addresses: &HashMap<usize, u64>,
+    holdings: &'c [Holding],
+) {
+    let mut lives: HashMap<Handle, Lives<'c>> = HashMap::new();
+    let mut held = held(operations, holdings);
     for (place, operation) in operations.iter_mut().enumerate() {
+        while let Some((_, handle, life)) = held.pop_if(|(from, ..)| *from <= operation.start_ns) {
+            lives.entry(handle).or_default().begin(life);
+        }
         if OPENING.contains(&operation.name) {
             let Some(result) = operation.result.filter(|&result| result >= 0) else { continue };
             let handle = if operation.is_open() {
@@ -77,7 +89,7 @@ pub(super) fn name(operations: &mut [Operation<'_>], addresses: &HashMap<usize, 
             let known_ns = operation.start_ns.saturating_add(latency);
             let lives = lives.entry(handle).or_default();
             lives.advance(operation.start_ns);
-            lives.begin(Life { path: operation.path, opener: place, known_ns });
+            lives.begin(Life { path: operation.path, opener: Some(place), known_ns });
             continue;
         }
         let file = operation.descriptor.map(|number| Handle::File(operation.process, number));
@@ -86,9 +98,49 @@ pub(super) fn name(operations: &mut [Operation<'_>], addresses: &HashMap<usize, 
         let Some(lives) = lives.get_mut(&handle) else { continue };
         lives.advance(operation.start_ns);
         operation.path = lives.current.and_then(|life| life.path);
-        operation.opened_by = lives.current.map(|life| life.opener);
+        operation.opened_by = lives.current.and_then(|life| life.opener);
+        operation.path_from_proc = lives.current.is_some_and(|life| life.opener.is_none());
         if CLOSING.contains(&operation.name) {
             lives.end();
         }
     }
+}
+
+/// The handles from before the recording, with the time from which each is certainly what /proc said;
+/// the first one last.
+///
+/// /proc was read when the probes were armed, so that a number can be that of a recorded open. One that
+/// was closed before is another one now.
+fn held<'c>(operations: &[Operation<'_>], holdings: &'c [Holding]) -> Vec<(u64, Handle, Life<'c>)> {
+    let looked: HashMap<u32, u64> = holdings.iter().map(|h| (h.process, h.time_ns)).collect();
+    let (mut opened, mut closed) = (HashSet::new(), HashSet::new());
+    for operation in operations {
+        let before = looked.get(&operation.process).is_some_and(|&at| operation.start_ns < at);
+        let given = operation.result.filter(|&result| operation.is_open() && result >= 0);
+        if let Some(number) = given.filter(|_| before) {
+            opened.insert(Handle::File(operation.process, number));
+        }
+        if let Some(number) = operation.descriptor.filter(|_| before)
+            && CLOSING.contains(&operation.name)
+        {
+            let handle = Handle::File(operation.process, number);
+            // An open that is closed has nothing to do with what is there later.
+            opened.remove(&handle);
+            closed.insert(handle);
+        }
+    }
+    let life = |holding: &'c Holding| {
+        let number = holding.number.checked_sub(1)?;
+        let handle = Handle::File(holding.process, i64::from(number));
+        let from = if closed.contains(&handle) { holding.time_ns } else { 0 };
+        let path = Some(holding.target.as_slice());
+        (!opened.contains(&handle)).then_some((
+            from,
+            handle,
+            Life { path, opener: None, known_ns: from },
+        ))
+    };
+    let mut held: Vec<_> = holdings.iter().filter_map(life).collect();
+    held.sort_by_key(|&(from, ..)| std::cmp::Reverse(from));
+    held
 }

@@ -3,8 +3,10 @@
 
 pub mod errno;
 pub mod flags;
+pub mod folders;
 mod handles;
 pub mod operations;
+mod outside;
 mod part;
 pub mod pool;
 pub mod syscalls;

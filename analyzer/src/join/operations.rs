@@ -1,4 +1,4 @@
-//! File operations: the entry of a `uv_fs_*` function joined with the `uv_fs_req_cleanup` of the same
+//! File operations: first of all the entry of a `uv_fs_*` function joined with the `uv_fs_req_cleanup` of the same
 //! request, which carries the result of synchronous and asynchronous operations alike.
 //!
 //! The memory of a request is used again and again, so the latest entry wins. A request belongs to a
@@ -6,13 +6,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use formats::capture::{Capture, EventDef};
+use formats::capture::{Capture, EventDef, Holding};
 use formats::catalogue::{
     self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LOOKUP_WORK, QUEUE,
-    QUEUED_WORK, Role, UV_FS_OPEN, WAKE_LOOP,
+    QUEUED_WORK, Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
 };
 
+use super::folders::{self, Folder};
 use super::handles;
+use super::outside::Outside;
 use super::part::Part;
 pub use super::part::{is_beginning, is_part};
 use super::pool::{Asked, Job, Pool};
@@ -22,7 +24,7 @@ pub const OPEN: &str = "uv_fs_open";
 /// The operation's name of an open.
 pub const OPEN_OPERATION: &str = "open";
 /// Both probes of one hit are written within this time, nanoseconds.
-const SAME_HIT_NS: u64 = 1_000_000;
+pub(super) const SAME_HIT_NS: u64 = 1_000_000;
 
 /// One file operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub struct Operation<'c> {
     /// The path as given; `None` where the kernel could not read it, or where there is none. Of an
     /// operation on an open file, the path that it was opened by.
     pub path: Option<&'c [u8]>,
+    /// The file was open before the recording: the path is what /proc said when it began.
+    pub path_from_proc: bool,
+    /// The folder that a relative path is in, a place among [`Operations::folders`].
+    pub folder: Option<u32>,
     /// The second path of a rename, link or copy.
     pub new_path: Option<&'c [u8]>,
     /// The open file that it is about.
@@ -53,6 +59,8 @@ pub struct Operation<'c> {
     pub parts: Parts,
     /// What it gave, or the error number negated.
     pub result: Option<i64>,
+    /// The function itself did not tell which error it was: the exception that Node made next did.
+    pub errno_thrown: bool,
     /// What a result that is no error means.
     pub gives: Gives,
     /// Process id.
@@ -116,10 +124,21 @@ pub struct Operations<'c> {
     pub results_without_open: u64,
     /// The same of other operations.
     pub results_without_operation: u64,
+    /// Working folders, see [`Operation::folder`].
+    pub folders: Vec<Folder>,
     /// What the thread pool did, by time of its beginning.
     pub jobs: Vec<Job>,
     /// Asynchronous operations that no pool thread did: the kernel did them, by io_uring.
     pub without_pool: u64,
+}
+
+impl Operations<'_> {
+    /// A relative path of an operation as an absolute one; `None` for one that is absolute, and where
+    /// the folder is not known.
+    #[must_use]
+    pub fn resolved(&self, operation: &Operation<'_>, path: &[u8]) -> Option<Vec<u8>> {
+        self.folders.get(operation.folder? as usize)?.resolve(path)
+    }
 }
 
 /// Joins all operations of a capture.
@@ -144,30 +163,30 @@ pub fn join(capture: &Capture) -> Operations<'_> {
         let tid = owner.map_or(0, |thread| thread.tid);
         joining.take(&Sample { capture, part, row, time_ns, process, tid });
     }
-    joining.finish()
+    joining.finish(&capture.holdings)
 }
 
 /// One sample that is a part of an operation.
-struct Sample<'c, 'p> {
+pub(super) struct Sample<'c, 'p> {
     capture: &'c Capture,
-    part: &'p Part<'c>,
+    pub(super) part: &'p Part<'c>,
     row: usize,
-    time_ns: u64,
+    pub(super) time_ns: u64,
     /// Index of the process in the capture.
-    process: u32,
-    tid: u32,
+    pub(super) process: u32,
+    pub(super) tid: u32,
 }
 
 impl<'c> Sample<'c, '_> {
-    fn value(&self, role: Role) -> Option<u64> {
+    pub(super) fn value(&self, role: Role) -> Option<u64> {
         self.part.value(role, self.row)
     }
 
-    fn number(&self, role: Role) -> Option<i64> {
+    pub(super) fn number(&self, role: Role) -> Option<i64> {
         self.value(role).map(|value| value as i64)
     }
 
-    fn text(&self, role: Role) -> Option<&'c [u8]> {
+    pub(super) fn text(&self, role: Role) -> Option<&'c [u8]> {
         self.capture.string(self.value(role)?)
     }
 
@@ -177,10 +196,10 @@ impl<'c> Sample<'c, '_> {
 }
 
 /// A second path that was seen.
-struct NewPath<'c> {
-    tid: u32,
-    time: u64,
-    path: Option<&'c [u8]>,
+pub(super) struct NewPath<'c> {
+    pub(super) tid: u32,
+    pub(super) time: u64,
+    pub(super) path: Option<&'c [u8]>,
 }
 
 /// What waits for its other parts, by process and request.
@@ -191,6 +210,7 @@ struct Joining<'c> {
     waiting: HashMap<(u32, u64), (usize, i64)>,
     new_paths: HashMap<(u32, u64), NewPath<'c>>,
     pool: Pool,
+    outside: Outside<'c>,
     /// Addresses that results gave, by the operation's place.
     addresses: HashMap<usize, u64>,
     /// Whether it would be seen that a loop takes a result up.
@@ -206,6 +226,8 @@ impl<'c> Joining<'c> {
             FILE_DONE => self.taken_up(sample),
             WAKE_LOOP => self.ended(sample),
             FILE_WORK | QUEUED_WORK | LOOKUP_WORK => self.begun(sample),
+            THROWN => self.outside.thrown(sample, &mut self.found.operations),
+            _ if Outside::is_part(sample.part.entry) => self.outside(sample),
             event => {
                 let Some(request) = sample.value(Role::Request) else { return };
                 if event == QUEUE {
@@ -219,19 +241,45 @@ impl<'c> Joining<'c> {
 
     /// An operation is asked for, or its second path is told.
     fn asked(&mut self, sample: &Sample<'c, '_>, key: (u32, u64)) {
-        let &Sample { time_ns: time, tid, process, capture, .. } = sample;
+        let &Sample { time_ns: time, tid, .. } = sample;
         let Some(operation) = sample.part.entry.operation else {
             return self.new_path(key, NewPath { tid, time, path: sample.text(Role::NewPath) });
         };
+        let new_path = self.stashed(key, tid, time);
+        self.outside.goes_on(sample);
+        self.waiting.insert(key, (self.found.operations.len(), operation.fs_type));
+        let operation = self.operation(sample, operation);
+        self.found.operations.push(Operation { new_path, ..operation });
+    }
+
+    /// A part of an operation without a request.
+    fn outside(&mut self, sample: &Sample<'c, '_>) {
+        let operations = &mut self.found.operations;
+        match sample.part.entry.operation {
+            _ if sample.part.entry.is_return() => self.outside.returned(sample, operations),
+            None => self.outside.new_path(sample, operations),
+            Some(operation) if self.outside.begins(sample, operations.len()) => {
+                let new_path = self.outside.stashed(sample);
+                let operation = self.operation(sample, operation);
+                let asynchronous = Some(operation.job.is_some());
+                self.found.operations.push(Operation { new_path, asynchronous, ..operation });
+            }
+            Some(_step) => {}
+        }
+    }
+
+    /// The operation that a sample begins.
+    fn operation(&self, sample: &Sample<'c, '_>, meaning: catalogue::Operation) -> Operation<'c> {
+        let &Sample { time_ns: time, tid, process, capture, .. } = sample;
         let meant = |roles: [Role; 2]| {
             roles.into_iter().find_map(|role| Some((sample.number(role)?, role)))
         };
-        let new_path = self.stashed(key, tid, time);
-        self.waiting.insert(key, (self.found.operations.len(), operation.fs_type));
         let mut operation = Operation {
-            name: operation.name,
+            name: meaning.name,
             path: sample.text(Role::Path),
-            new_path,
+            path_from_proc: false,
+            folder: None,
+            new_path: None,
             descriptor: sample.number(Role::Descriptor),
             directory: sample.value(Role::Directory),
             flags: meant([Role::OpenFlags, Role::CopyFlags]),
@@ -241,7 +289,8 @@ impl<'c> Joining<'c> {
             latency_ns: None,
             parts: Parts::default(),
             result: None,
-            gives: operation.gives,
+            errno_thrown: false,
+            gives: meaning.gives,
             pid: capture.processes.get(process as usize).map_or(0, |process| process.pid),
             process,
             tid,
@@ -259,7 +308,7 @@ impl<'c> Joining<'c> {
                 operation.stack = job.stack;
             }
         }
-        self.found.operations.push(operation);
+        operation
     }
 
     /// A pool thread begins.
@@ -332,8 +381,9 @@ impl<'c> Joining<'c> {
         self.addresses.extend(sample.value(Role::Address).map(|to| (place, to)));
     }
 
-    fn finish(mut self) -> Operations<'c> {
-        handles::name(&mut self.found.operations, &self.addresses);
+    fn finish(mut self, holdings: &'c [Holding]) -> Operations<'c> {
+        handles::name(&mut self.found.operations, &self.addresses, holdings);
+        self.found.folders = folders::assign(&mut self.found.operations, holdings);
         self.found.jobs = self.pool.jobs;
         self.found
     }

@@ -249,3 +249,56 @@ fn operations_within_work_of_the_program_belong_to_who_gave_it() {
     let kinds: Vec<_> = found.jobs.iter().map(|job| (job.kind, job.end_ns)).collect();
     assert_eq!(kinds, [(JobKind::Queued, Some(150)), (JobKind::Lookup, None)]);
 }
+
+#[test]
+fn descriptors_from_before_are_what_proc_said() {
+    let mut build = CaptureBuilder::new();
+    let one = build.process(10, &[10])[0];
+    let other = build.process(20, &[20])[0];
+    for (number, target) in [(3, "/old"), (4, "/closed"), (5, "socket:[7]"), (6, "/opened")] {
+        build.holding(0, number + 1, 1000, target);
+    }
+    let file = |build: &mut CaptureBuilder, thread, time, event: &str, number: i64| {
+        build.operation(thread, time, event, time, &[("file", number.into())]);
+    };
+    // Before /proc was read.
+    file(&mut build, one, 100, "uv_fs_read", 3);
+    file(&mut build, one, 110, "uv_fs_close", 4);
+    file(&mut build, one, 120, "uv_fs_fstat", 4);
+    build.open(one, 130, 1, "/given", false, 0);
+    build.cleanup(one, 140, 1, 6);
+    file(&mut build, one, 150, "uv_fs_read", 6);
+    // After it.
+    file(&mut build, one, 1100, "uv_fs_read", 4);
+    file(&mut build, one, 1110, "uv_fs_read", 6);
+    file(&mut build, one, 1120, "uv_fs_read", 5);
+    // The socket was closed unseen. The result comes after the callback that reads.
+    build.open(one, 1200, 2, "/new", true, 0);
+    file(&mut build, one, 1210, "uv_fs_read", 5);
+    build.cleanup(one, 1220, 2, 5);
+    file(&mut build, one, 1300, "uv_fs_close", 3);
+    file(&mut build, one, 1310, "uv_fs_read", 3);
+    file(&mut build, other, 1320, "uv_fs_read", 3);
+    let capture = build.finish();
+    let operations = join(&capture).operations;
+    let seen = operations.iter().filter(|o| !o.is_open()).map(|o| {
+        let path = o.path.map_or("-", |path| std::str::from_utf8(path).unwrap());
+        (path, o.path_from_proc)
+    });
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [
+            ("/old", true),
+            ("-", false),
+            ("-", false),
+            ("/given", false),
+            ("/closed", true),
+            ("/given", false),
+            ("socket:[7]", true),
+            ("/new", false),
+            ("/old", true),
+            ("-", false),
+            ("-", false),
+        ]
+    );
+}

@@ -22,8 +22,8 @@ pub fn is_beginning(event: &EventDef) -> bool {
 
 /// Arguments without which a sample cannot be joined.
 fn is_needed(role: Role) -> bool {
-    use Role::{Descriptor, Handle, Loop, NewPath, Path, Request, Work};
-    matches!(role, Request | Path | NewPath | Descriptor | Work | Loop | Handle)
+    use Role::{Descriptor, Handle, Loop, NewPath, Path, Request, StackTop, Work};
+    matches!(role, Request | Path | NewPath | Descriptor | Work | Loop | Handle | StackTop)
 }
 
 /// The samples of one event, with the places of the arguments.

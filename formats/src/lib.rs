@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod catalogue;
+pub mod demangle;
 pub mod elf;
 pub mod kallsyms;
 pub mod limits;
@@ -16,3 +17,4 @@ pub mod space;
 pub mod syscalls;
 pub mod text;
 pub mod tracepoint;
+pub mod wildcard;

@@ -1,140 +1,36 @@
 //! Patterns for paths. It must not look at any file.
 
-/// A pattern for a whole path: `*` is any text, slashes included, `?` any one byte, `[a-z]` and
-/// `[!a-z]` one of a set, `\` takes the next byte as it is. A pattern without any of these and
-/// without a `/` in front is a name: it also fits where it is the end of the path after a `/`.
+use formats::wildcard::Wildcard;
+
+/// A pattern for a whole path. One that is a plain name, without a `/` in front, also fits where it is
+/// the end of the path after a `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
-    pattern: Vec<u8>,
-    parts: Vec<Part>,
-    is_name: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Byte(u8),
-    Any,
-    Text,
-    Set { not: bool, ranges: Vec<(u8, u8)> },
+    whole: Wildcard,
+    name: Option<Vec<u8>>,
 }
 
 impl Glob {
-    /// Reads a pattern. A `[` without its `]` is an ordinary byte.
+    /// Reads a pattern.
     #[must_use]
     pub fn new(pattern: &[u8]) -> Self {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut rest = pattern;
-        while let Some((&first, tail)) = rest.split_first() {
-            rest = tail;
-            parts.push(match first {
-                // Several stars are one: it keeps matching fast.
-                b'*' if parts.last() == Some(&Part::Text) => continue,
-                b'*' => Part::Text,
-                b'?' => Part::Any,
-                b'\\' => match tail.split_first() {
-                    Some((&literal, tail)) => {
-                        rest = tail;
-                        Part::Byte(literal)
-                    }
-                    None => Part::Byte(b'\\'),
-                },
-                b'[' => match set(tail) {
-                    Some((part, tail)) => {
-                        rest = tail;
-                        part
-                    }
-                    None => Part::Byte(b'['),
-                },
-                other => Part::Byte(other),
-            });
-        }
-        let is_name = !pattern.is_empty()
-            && !pattern.starts_with(b"/")
-            && parts.iter().all(|part| matches!(part, Part::Byte(_)));
-        Self { pattern: pattern.to_vec(), parts, is_name }
+        let whole = Wildcard::new(pattern);
+        let is_name = |text: &Vec<u8>| !text.is_empty() && !pattern.starts_with(b"/");
+        Self { name: whole.literal().filter(is_name), whole }
     }
 
     /// The pattern as it was given.
     #[must_use]
     pub fn pattern(&self) -> &[u8] {
-        &self.pattern
+        self.whole.text()
     }
 
     /// Whether the path fits: all of it, or its end if the pattern is a name.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        // A name has one part a byte.
-        let end = path.len().checked_sub(self.parts.len()).filter(|_at| self.is_name);
-        let end = end.and_then(|at| path.split_at_checked(at));
-        end.is_some_and(|(folder, name)| folder.ends_with(b"/") && self.fits(name))
-            || self.fits(path)
+        let folder = self.name.as_ref().and_then(|name| path.strip_suffix(name.as_slice()));
+        folder.is_some_and(|folder| folder.ends_with(b"/")) || self.whole.fits(path)
     }
-
-    fn fits(&self, path: &[u8]) -> bool {
-        let (mut at, mut part) = (0, 0);
-        // Where to go on if a star is made to take one byte more: only the last star matters.
-        let mut retry: Option<(usize, usize)> = None;
-        loop {
-            let fits = match (self.parts.get(part), path.get(at)) {
-                (None, None) => return true,
-                (Some(Part::Text), _) => {
-                    retry = Some((at, part));
-                    part += 1;
-                    continue;
-                }
-                (Some(one), Some(&byte)) => one.takes(byte),
-                _ => false,
-            };
-            if fits {
-                at += 1;
-                part += 1;
-                continue;
-            }
-            match retry.take() {
-                Some((from, star)) if from < path.len() => {
-                    retry = Some((from + 1, star));
-                    at = from + 1;
-                    part = star + 1;
-                }
-                _ => return false,
-            }
-        }
-    }
-}
-
-impl Part {
-    fn takes(&self, byte: u8) -> bool {
-        match self {
-            Self::Byte(literal) => *literal == byte,
-            Self::Any => true,
-            Self::Text => false,
-            Self::Set { not, ranges } => {
-                ranges.iter().any(|&(low, high)| (low..=high).contains(&byte)) != *not
-            }
-        }
-    }
-}
-
-fn set(text: &[u8]) -> Option<(Part, &[u8])> {
-    let (not, text) = match text.strip_prefix(b"!").or_else(|| text.strip_prefix(b"^")) {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    // A `]` in the first place belongs to the set.
-    let end = 1 + text.get(1..)?.iter().position(|&b| b == b']')?;
-    let mut rest = text.get(..end)?;
-    let mut ranges = Vec::new();
-    while let Some((&low, tail)) = rest.split_first() {
-        rest = tail;
-        match tail {
-            [b'-', high, after @ ..] => {
-                ranges.push((low, *high));
-                rest = after;
-            }
-            _ => ranges.push((low, low)),
-        }
-    }
-    Some((Part::Set { not, ranges }, text.get(end + 1..)?))
 }
 
 #[cfg(test)]

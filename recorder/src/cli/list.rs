@@ -1,11 +1,13 @@
 //! `nrec list` on the command line: its arguments, messages and exit status.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
+use formats::wildcard::Wildcard;
 
 use super::{DONE, FAILED, INCOMPLETE};
-use crate::list::{self, Choice, ListPlan, Pattern, Source};
+use crate::list::{self, Choice, ListPlan, Source};
 use crate::session::status::Console;
 
 /// Arguments of `nrec list`.
@@ -39,7 +41,7 @@ fn plan(args: ListArgs) -> Result<ListPlan, &'static str> {
         Some(pid) => Source::Process(pid),
         None => Source::File(words.next().ok_or("list what? Use -p PID, or name a FILE")?),
     };
-    let pattern = words.next().map(|word| Pattern::new(&word.to_string_lossy()));
+    let pattern = words.next().map(|word| Wildcard::new(word.as_bytes()));
     if words.next().is_some() {
         return Err("only one PATTERN can be given; with -p PID there is no FILE");
     }
@@ -97,7 +99,7 @@ mod tests {
         let list = |line: &str| plan(parse(line).unwrap().list);
         let uv = list("nrec list -p 7 --uv uv_fs_*").unwrap();
         assert_eq!((uv.source, uv.choice), (Source::Process(7), Choice::Uv));
-        assert_eq!(uv.pattern, Some(Pattern::new("uv_fs_*")));
+        assert_eq!(uv.pattern, Some(Wildcard::new(b"uv_fs_*")));
         let file = list("nrec list node").unwrap();
         assert_eq!((file.source, file.pattern), (Source::File("node".into()), None));
         assert_eq!(file.choice, Choice::Functions);

@@ -8,15 +8,15 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use formats::catalogue::{self, Entry};
+use formats::demangle;
 use formats::elf::{ElfError, ElfInfo, FunctionSymbol, for_each_function};
 use formats::probe::{EventSpec, ProbeKind, ProbeSpec};
 use formats::text::Clean;
 use formats::tracepoint::parse_fetch_arg;
+use formats::wildcard::Wildcard;
 use object::read::ReadCache;
 
-use super::demangle::demangle;
 use super::notes::Notes;
-use super::pattern::Pattern;
 use super::{Choice, ListPlan};
 use crate::probe::site::{self, SitePolicy};
 use crate::process::objects::MappedFile;
@@ -126,15 +126,18 @@ fn wanted(plan: &ListPlan, symbol: &str, notes: &mut Notes) -> bool {
 
 /// Whether a pattern is about a symbol or its readable form, of which the namespaces may be left
 /// out where the pattern is a plain name.
-fn fits(pattern: &Pattern, symbol: &str, notes: &mut Notes) -> bool {
-    if pattern.fits(symbol) {
+fn fits(pattern: &Wildcard, symbol: &str, notes: &mut Notes) -> bool {
+    if pattern.fits(symbol.as_bytes()) {
         return true;
     }
-    let readable = demangle(symbol);
-    let plain = pattern.plain();
+    let readable = demangle::readable(symbol);
+    let plain = pattern.literal().and_then(|text| String::from_utf8(text).ok());
+    let plain = plain.as_deref();
     let fits = readable.as_ref().is_some_and(|readable| {
         let inner = |plain| readable.name.strip_suffix(plain).is_some_and(|o| o.ends_with("::"));
-        pattern.fits(&readable.full) || pattern.fits(&readable.name) || plain.is_some_and(inner)
+        pattern.fits(readable.full.as_bytes())
+            || pattern.fits(readable.name.as_bytes())
+            || plain.is_some_and(inner)
     });
     let name = readable.as_ref().map_or(symbol, |readable| readable.name.as_str());
     if !fits && plain.is_some_and(|plain| name.contains(plain)) {

@@ -5,11 +5,9 @@
 //! `demangle` compare names, `notes` explains what is not there. Reads only; it must not know
 //! sessions or dynamic events. Tests: below, and on the real kernel in `tests/tests/kernel_list.rs`.
 
-mod demangle;
 mod files;
 mod functions;
 mod notes;
-mod pattern;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +15,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use formats::demangle;
 use formats::text::clean_string;
-
-pub use pattern::Pattern;
+use formats::wildcard::Wildcard;
 
 use functions::Search;
 
@@ -54,7 +52,7 @@ pub struct ListPlan {
     /// Which functions.
     pub choice: Choice,
     /// Only names that fit, mangled or readable.
-    pub pattern: Option<Pattern>,
+    pub pattern: Option<Wildcard>,
     /// Whether C++ and Rust names follow in readable form.
     pub demangle: bool,
 }
@@ -121,7 +119,7 @@ pub fn list(plan: &ListPlan) -> Result<Listing, ListError> {
     }
     let line = |(event, symbol): (String, &str)| match plan
         .demangle
-        .then(|| demangle::demangle(symbol))
+        .then(|| demangle::readable(symbol))
         .flatten()
     {
         Some(readable) => {

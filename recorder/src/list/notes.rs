@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 
 use formats::elf::{ElfError, ElfInfo};
+use formats::text::Clean;
 
 use super::functions::Verdict;
 use super::{Choice, ListError, ListPlan, Source, files};
@@ -101,7 +102,7 @@ impl Notes {
                 texts.push(format!(
                     "{} have '{1}' in their name; '*{1}*' shows them: {2}",
                     count(self.near.len(), "function"),
-                    pattern.text(),
+                    Clean(pattern.text()),
                     few(&self.near)
                 ));
             }
@@ -157,7 +158,7 @@ fn nothing(plan: &ListPlan, objects: &Objects) -> String {
         Choice::Catalogue => "no function of the catalogue",
     };
     let fits = match &plan.pattern {
-        Some(pattern) => format!(" fits '{}'", pattern.text()),
+        Some(pattern) => format!(" fits '{}'", Clean(pattern.text())),
         None => " can be probed".to_owned(),
     };
     let place = match (&plan.source, objects.get(0)) {

@@ -19,7 +19,7 @@ fn own_program() -> PathBuf {
 }
 
 fn functions(source: Source, pattern: Option<&str>) -> ListPlan {
-    let pattern = pattern.map(Pattern::new);
+    let pattern = pattern.map(|text: &str| Wildcard::new(text.as_bytes()));
     ListPlan { source, choice: Choice::Functions, pattern, demangle: false }
 }
 

@@ -1,10 +1,11 @@
-//! Patterns for function names. It must not know where a name comes from or how it is mangled.
+//! Patterns for names and paths, as a shell has them. It must not know what is compared, and looks at
+//! no file.
 
-/// A pattern for a whole name: `*` is any text, `?` any one byte, `[a-z]` and `[!a-z]` one of a
+/// A pattern for a whole text: `*` is any text, `/` included, `?` any one byte, `[a-z]` and `[!a-z]` one of a
 /// set, `\` takes the next byte as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    text: String,
+pub struct Wildcard {
+    text: Vec<u8>,
     parts: Vec<Part>,
 }
 
@@ -16,12 +17,12 @@ enum Part {
     Set { not: bool, ranges: Vec<(u8, u8)> },
 }
 
-impl Pattern {
+impl Wildcard {
     /// Reads a pattern. A `[` without its `]` is an ordinary byte.
     #[must_use]
-    pub fn new(text: &str) -> Self {
+    pub fn new(text: &[u8]) -> Self {
         let mut parts: Vec<Part> = Vec::new();
-        let mut rest = text.as_bytes();
+        let mut rest = text;
         while let Some((&first, tail)) = rest.split_first() {
             rest = tail;
             let part = match first {
@@ -48,31 +49,33 @@ impl Pattern {
                 parts.push(part);
             }
         }
-        Self { text: text.to_owned(), parts }
+        Self { text: text.to_vec(), parts }
     }
 
     /// The pattern as it was given.
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// The text that alone fits, where nothing in the pattern is special.
+    /// The text that alone fits, where there is one.
     #[must_use]
-    pub fn plain(&self) -> Option<&str> {
-        let special = |c| matches!(c, '*' | '?' | '[' | '\\');
-        (!self.text.contains(special)).then_some(self.text.as_str())
+    pub fn literal(&self) -> Option<Vec<u8>> {
+        let byte = |part: &Part| match part {
+            Part::Byte(byte) => Some(*byte),
+            Part::Any | Part::Text | Part::Set { .. } => None,
+        };
+        self.parts.iter().map(byte).collect()
     }
 
-    /// Whether the whole name fits.
+    /// Whether the whole text fits.
     #[must_use]
-    pub fn fits(&self, name: &str) -> bool {
-        let name = name.as_bytes();
+    pub fn fits(&self, text: &[u8]) -> bool {
         let (mut at, mut part) = (0, 0);
         // Where to go on if a star is made to take one byte more: only the last star matters.
         let mut retry: Option<(usize, usize)> = None;
         loop {
-            let fits = match (self.parts.get(part), name.get(at)) {
+            let fits = match (self.parts.get(part), text.get(at)) {
                 (None, None) => return true,
                 (Some(Part::Text), _) => {
                     retry = Some((at, part));
@@ -88,7 +91,7 @@ impl Pattern {
                 continue;
             }
             match retry.take() {
-                Some((from, star)) if from < name.len() => {
+                Some((from, star)) if from < text.len() => {
                     retry = Some((from + 1, star));
                     at = from + 1;
                     part = star + 1;
@@ -139,8 +142,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_fit_whole_names() {
-        for (pattern, name, want) in [
+    fn patterns_fit_whole_texts() {
+        for (pattern, text, want) in [
             ("uv_fs_*", "uv_fs_open", true),
             ("uv_fs_*", "uv__fs_open", false),
             ("*open", "uv_fs_open", true),
@@ -160,17 +163,20 @@ mod tests {
             ("", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(Pattern::new(pattern).fits(name), want, "{pattern} {name}");
+            let fits = Wildcard::new(pattern.as_bytes()).fits(text.as_bytes());
+            assert_eq!(fits, want, "{pattern} {text}");
         }
         // Polynomial at the most: this ends at once.
-        assert!(!Pattern::new(&format!("{}b", "a*".repeat(100))).fits(&"a".repeat(10_000)));
+        let stars = format!("{}b", "a*".repeat(100));
+        assert!(!Wildcard::new(stars.as_bytes()).fits(&[b'a'; 10_000]));
     }
 
     #[test]
-    fn only_a_pattern_without_special_characters_is_plain() {
-        assert_eq!(Pattern::new("uv_fs_open").plain(), Some("uv_fs_open"));
-        for special in ["uv*", "u?", "[u]", "u\\*"] {
-            assert_eq!(Pattern::new(special).plain(), None, "{special}");
+    fn only_a_pattern_without_special_characters_is_literal() {
+        assert_eq!(Wildcard::new(b"uv_fs_open").literal(), Some(b"uv_fs_open".to_vec()));
+        assert_eq!(Wildcard::new(b"a\\*").literal(), Some(b"a*".to_vec()));
+        for special in ["uv*", "u?", "[u]"] {
+            assert_eq!(Wildcard::new(special.as_bytes()).literal(), None, "{special}");
         }
     }
 }

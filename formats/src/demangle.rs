@@ -12,22 +12,35 @@ const READABLE_BYTES: usize = 4096;
 
 /// A readable name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Readable {
+pub struct Readable {
     /// With parameters, which tell overloads apart: `node::fs::Open(int)`.
     pub full: String,
     /// Without: `node::fs::Open`.
     pub name: String,
 }
 
-/// The readable form of a mangled name; `None` where the name is not mangled.
-pub(super) fn demangle(symbol: &str) -> Option<Readable> {
+/// Both forms of a mangled name; `None` where it is not mangled, or stands for something too long.
+#[must_use]
+pub fn readable(symbol: &str) -> Option<Readable> {
+    let name = name(symbol)?;
+    let full = if is_rust(symbol) { name.clone() } else { cpp(symbol, true)? };
+    Some(Readable { full, name })
+}
+
+/// The form without parameters, as [`readable`] has it.
+#[must_use]
+pub fn name(symbol: &str) -> Option<String> {
     if symbol.len() > MANGLED_BYTES {
         return None;
     }
-    rust(symbol).or_else(|| cpp(symbol))
+    if !is_rust(symbol) {
+        return cpp(symbol, false);
+    }
+    let demangled = rustc_demangle::try_demangle(symbol).ok()?;
+    bounded(|out| write!(out, "{demangled:#}"))
 }
 
-fn rust(symbol: &str) -> Option<Readable> {
+fn is_rust(symbol: &str) -> bool {
     // The old Rust scheme is also valid C++; only the hash at its end tells them apart.
     let legacy = symbol.starts_with("_ZN") && {
         let base = symbol.split_once('.').map_or(symbol, |(base, _suffix)| base);
@@ -37,15 +50,10 @@ fn rust(symbol: &str) -> Option<Readable> {
             .and_then(|hash| hash.strip_prefix("17h"));
         hash.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
     };
-    if !legacy && !symbol.starts_with("_R") {
-        return None;
-    }
-    let demangled = rustc_demangle::try_demangle(symbol).ok()?;
-    let name = bounded(|out| write!(out, "{demangled:#}"))?;
-    Some(Readable { full: name.clone(), name })
+    legacy || symbol.starts_with("_R")
 }
 
-fn cpp(symbol: &str) -> Option<Readable> {
+fn cpp(symbol: &str, parameters: bool) -> Option<String> {
     if !symbol.starts_with("_Z") && !symbol.starts_with("__Z") {
         return None;
     }
@@ -53,10 +61,8 @@ fn cpp(symbol: &str) -> Option<Readable> {
     let parsed = cpp_demangle::Symbol::new_with_options(symbol.as_bytes(), &parse).ok()?;
     let options =
         cpp_demangle::DemangleOptions::default().no_return_type().recursion_limit(RECURSION);
-    let full = bounded(|out| parsed.structured_demangle(out, &options))?;
-    let options = options.no_params();
-    let name = bounded(|out| parsed.structured_demangle(out, &options))?;
-    Some(Readable { full, name })
+    let options = if parameters { options } else { options.no_params() };
+    bounded(|out| parsed.structured_demangle(out, &options))
 }
 
 /// Runs a demangler whose output may be very much longer than its input, and stops it in time. A
@@ -101,11 +107,11 @@ mod tests {
             ),
             ("_RNvCs15kBYyAo9fc_7mycrate7example", "mycrate::example", "mycrate::example"),
         ] {
-            let readable = demangle(symbol).unwrap();
+            let readable = readable(symbol).unwrap();
             assert_eq!((readable.full.as_str(), readable.name.as_str()), (full, name));
         }
         for symbol in ["uv_fs_open", "", "_Z", "_Znonsense", "main.main"] {
-            assert_eq!(demangle(symbol), None, "{symbol}");
+            assert_eq!(readable(symbol), None, "{symbol}");
         }
     }
 
@@ -117,7 +123,7 @@ mod tests {
             symbol += &format!("ES{}_", level % 10);
         }
         for symbol in [symbol, format!("_Z1f{}", "P".repeat(100_000)), "_R".repeat(2000)] {
-            if let Some(readable) = demangle(&symbol) {
+            if let Some(readable) = readable(&symbol) {
                 assert!(readable.full.len() <= READABLE_BYTES);
             }
         }

@@ -163,7 +163,9 @@ pub fn join(capture: &Capture) -> Operations<'_> {
         let tid = owner.map_or(0, |thread| thread.tid);
         joining.take(&Sample { capture, part, row, time_ns, process, tid });
     }
-    joining.finish(&capture.holdings)
+    let mut found = joining.finish(&capture.holdings);
+    super::syscalls::time_in_kernel(capture, &mut found);
+    found
 }
 
 /// One sample that is a part of an operation.

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use formats::capture::{Capture, EventDef, Samples};
 use formats::syscalls::{ENTER, EXIT, FAILED, MAX_ERRNO, SET, is_failure};
 
-use super::operations::Operation;
+use super::operations::{Operation, Operations};
 use super::sysno;
 
 /// One system call.
@@ -54,10 +54,12 @@ impl SystemCall {
     }
 }
 
-/// What a system call was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a system call was made for. Of two that begin together the later one here is the inner one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// A file operation, an index into the operations.
+    /// Work of a pool thread, an index into [`Operations::jobs`].
+    Job(u32),
+    /// A file operation, an index into [`Operations::operations`].
     Operation(u32),
 }
 
@@ -175,41 +177,73 @@ fn forget_launch(capture: &Capture, found: &mut SystemCalls) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Span {
     start_ns: u64,
+    cause: Cause,
     end_ns: u64,
-    place: u32,
 }
 
-/// Says of each call in the midst of which operation its thread made it. Of operations within each
-/// other it is the inner one.
-pub fn attribute(calls: &mut [SystemCall], operations: &[Operation<'_>]) {
+/// Says of each call in the midst of what its thread made it. Of things within each other it is the
+/// inner one.
+pub fn attribute(calls: &mut [SystemCall], found: &Operations<'_>) {
     let mut spans: HashMap<u32, Vec<Span>> = HashMap::new();
-    for (operation, place) in operations.iter().zip(0..) {
-        if let Some((tid, start_ns, end_ns)) = busy(operation) {
-            spans.entry(tid).or_default().push(Span { start_ns, end_ns, place });
+    let mut add = |busy: Option<(u32, u64, u64)>, cause| {
+        if let Some((tid, start_ns, end_ns)) = busy {
+            spans.entry(tid).or_default().push(Span { start_ns, cause, end_ns });
         }
+    };
+    for (job, place) in found.jobs.iter().zip(0..) {
+        let busy = job.end_ns.map(|end| (job.worker, job.start_ns, end));
+        add(busy, Cause::Job(place));
+    }
+    for (operation, place) in found.operations.iter().zip(0..) {
+        add(busy(operation), Cause::Operation(place));
     }
     spans.values_mut().for_each(|spans| spans.sort_unstable());
-    // What each thread has begun, outermost first, and how many spans that makes.
+    // How many of its spans each thread has begun, and those that it is in, outermost first.
     let mut begun: HashMap<u32, (usize, Vec<Span>)> = HashMap::new();
     for call in calls {
         let Some(spans) = spans.get(&call.tid) else { continue };
-        let (next, open) = begun.entry(call.tid).or_default();
+        let (next, within) = begun.entry(call.tid).or_default();
         while let Some(span) = spans.get(*next).filter(|span| span.start_ns <= call.start_ns) {
-            open.push(*span);
+            within.push(*span);
             *next += 1;
         }
-        open.retain(|span| span.end_ns >= call.start_ns);
-        call.cause = open.last().map(|span| Cause::Operation(span.place));
+        within.retain(|span| span.end_ns >= call.start_ns);
+        call.cause = within.last().map(|span| span.cause);
     }
 }
 
-/// On which thread an operation worked, from when until when.
+/// On which thread an operation was done, from when until when.
 fn busy(operation: &Operation<'_>) -> Option<(u32, u64, u64)> {
-    if operation.asynchronous == Some(true) {
-        return None;
+    let Operation { start_ns: asked_ns, tid, asynchronous, ref parts, .. } = *operation;
+    let (thread, start_ns, took_ns) = match (parts.worker, parts.queue_ns) {
+        (Some(worker), Some(queue_ns)) => {
+            (worker, asked_ns.saturating_add(queue_ns), parts.work_ns)
+        }
+        // Within work of the program on a pool thread, where it is synchronous.
+        (Some(worker), None) => (worker, asked_ns, operation.latency_ns),
+        (None, _) if asynchronous == Some(true) => return None,
+        (None, _) => (tid, asked_ns, operation.latency_ns),
+    };
+    Some((thread, start_ns, start_ns.saturating_add(took_ns?)))
+}
+
+/// Says of asynchronous operations how much of their work was spent in system calls, where those of
+/// the pool thread were seen.
+pub fn time_in_kernel(capture: &Capture, found: &mut Operations<'_>) {
+    let mut calls = join(capture).calls;
+    attribute(&mut calls, found);
+    for call in &calls {
+        let (Some(Cause::Operation(place)), Some(took_ns)) = (call.cause, call.duration_ns) else {
+            continue;
+        };
+        if let Some(parts) = found.operations.get_mut(place as usize).map(|of| &mut of.parts)
+            && let Some(work_ns) = parts.work_ns
+        {
+            // Both are measured by the same clock, but not at the same instructions.
+            let sum = parts.syscall_ns.unwrap_or(0).saturating_add(took_ns);
+            parts.syscall_ns = Some(sum.min(work_ns));
+        }
     }
-    let end = operation.start_ns.saturating_add(operation.latency_ns?);
-    Some((operation.tid, operation.start_ns, end))
 }
 
 #[cfg(test)]

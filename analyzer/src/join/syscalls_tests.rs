@@ -118,14 +118,67 @@ fn a_call_belongs_to_the_operation_around_it() {
     let capture = build.finish();
     let joined = operations::join(&capture);
     let mut found = join(&capture);
-    attribute(&mut found.calls, &joined.operations);
+    attribute(&mut found.calls, &joined);
     let paths: Vec<_> = found
         .calls
         .iter()
         .map(|call| {
-            let Cause::Operation(place) = call.cause?;
+            let Some(Cause::Operation(place)) = call.cause else { return None };
             joined.operations[place as usize].path
         })
         .collect();
     assert_eq!(paths, [Some(b"/sync".as_slice()), None, None, None, None]);
+}
+
+/// The loop of the made-up program.
+const LOOP: i64 = 0x70_0000;
+
+#[test]
+fn a_pool_threads_calls_belong_to_its_work() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    let (asking, pool) = (t[0], t[1]);
+    let call = |build: &mut CaptureBuilder, at, took| {
+        build.enter(pool, at, READ);
+        build.exit(pool, at + took, READ, 3, 0);
+    };
+    let begin = |build: &mut CaptureBuilder, at, event: &str, work: i64| {
+        build.operation(pool, at, event, 0, &[("work", work.into()), ("loop", LOOP.into())]);
+    };
+    let wake = |build: &mut CaptureBuilder, at| {
+        build.operation(pool, at, "uv_async_send", 0, &[("handle", LOOP.into())]);
+    };
+    build.open(asking, 100, 0x1000, "/a", true, 0);
+    call(&mut build, 110, 1);
+    begin(&mut build, 130, "uv__fs_work", 0x1000 + 336);
+    call(&mut build, 131, 5);
+    call(&mut build, 140, 7);
+    wake(&mut build, 150);
+    // Waking the loop is no part of the work.
+    call(&mut build, 151, 1);
+    build.cleanup(asking, 200, 0x1000, 3);
+    // Work of the program's own, with an operation in it.
+    build.operation(asking, 300, "uv_queue_work", 0x500, &[]);
+    begin(&mut build, 310, "uv__queue_work", 0x500 + 88);
+    call(&mut build, 315, 1);
+    build.open(pool, 320, 0x2000, "/b", false, 0);
+    call(&mut build, 325, 1);
+    build.cleanup(pool, 330, 0x2000, 3);
+    call(&mut build, 335, 1);
+    wake(&mut build, 340);
+    // The kernel was still within when the work had ended, as it seems.
+    build.open(asking, 400, 0x1000, "/c", true, 0);
+    begin(&mut build, 410, "uv__fs_work", 0x1000 + 336);
+    call(&mut build, 411, 60);
+    wake(&mut build, 450);
+    let capture = build.finish();
+    let joined = operations::join(&capture);
+    let mut found = join(&capture);
+    attribute(&mut found.calls, &joined);
+    let causes: Vec<_> = found.calls.iter().map(|call| call.cause).collect();
+    use Cause::{Job, Operation};
+    let [a, b, c] = [0, 1, 2].map(|place| Some(Operation(place)));
+    assert_eq!(causes, [None, a, a, None, Some(Job(1)), b, Some(Job(1)), c]);
+    let parts: Vec<_> = joined.operations.iter().map(|of| of.parts.syscall_ns).collect();
+    assert_eq!(parts, [Some(12), None, Some(40)]);
 }

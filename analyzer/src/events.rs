@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use formats::capture::Capture;
 
 use crate::asked::Askers;
+use crate::join::folders::Folder;
 use crate::join::operations::{self, Operation};
 use crate::plan::EventsPlan;
 use crate::report::style::Style;
@@ -44,12 +45,12 @@ pub fn write(
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let joined = operations::join(capture).operations;
+    let operations::Operations { operations: joined, folders, .. } = operations::join(capture);
     let mut symboliser = Symboliser::new(capture, originals);
     let askers = Askers::of(&joined, &mut symboliser);
-    let mut writer = line::LineWriter { capture, plan, style, out };
+    let mut writer = line::LineWriter { capture, folders: &folders, plan, style, out };
     let mut written = Written::default();
-    for (time, row) in rows(capture, &joined, plan) {
+    for (time, row) in rows(capture, &joined, &folders, plan) {
         match row {
             Row::Operation(at) => {
                 let Some(operation) = joined.get(at) else { continue };
@@ -70,12 +71,17 @@ pub fn write(
 }
 
 /// The chosen rows in time order.
-fn rows(capture: &Capture, joined: &[Operation<'_>], plan: &EventsPlan) -> Vec<(u64, Row)> {
+fn rows(
+    capture: &Capture,
+    joined: &[Operation<'_>],
+    folders: &[Folder],
+    plan: &EventsPlan,
+) -> Vec<(u64, Row)> {
     let asked = |name: &str| plan.events.iter().any(|event| event == name);
     let mut rows: Vec<(u64, Row)> = Vec::new();
     if plan.events.is_empty() || asked(OPEN_EVENT) {
         let all = joined.iter().enumerate();
-        let chosen = all.filter(|(_at, operation)| plan.filter.takes(operation));
+        let chosen = all.filter(|(_at, operation)| plan.filter.takes(operation, folders));
         rows.extend(chosen.map(|(at, operation)| (operation.start_ns, Row::Operation(at))));
     }
     let everything = plan.events.is_empty() && !plan.filter.is_set();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::glob::Glob;
 use crate::join::errno;
+use crate::join::folders::Folder;
 use crate::join::operations::Operation;
 use crate::profile::ResolvedStackId;
 use crate::symbolise::Symboliser;
@@ -136,17 +137,22 @@ impl PathFilter {
 
     /// Whether path and latency of an operation fit.
     #[must_use]
-    pub fn fits(&self, operation: &Operation<'_>) -> bool {
+    pub fn fits(&self, operation: &Operation<'_>, folders: &[Folder]) -> bool {
         let mut paths = [operation.path, operation.new_path].into_iter().flatten();
+        // As it was given, or where it is.
+        let matches = |glob: &Glob, path: &[u8]| {
+            let resolved = || operation.resolved(path, folders);
+            glob.matches(path) || resolved().is_some_and(|path| glob.matches(&path))
+        };
         let long_enough = |least| operation.latency_ns.is_some_and(|took| took >= least);
-        self.glob.as_ref().is_none_or(|glob| paths.any(|path| glob.matches(path)))
+        self.glob.as_ref().is_none_or(|glob| paths.any(|path| matches(glob, path)))
             && self.slow_ns.is_none_or(long_enough)
     }
 
     /// Whether the operation fits by itself: path, latency and result.
     #[must_use]
-    pub fn takes(&self, operation: &Operation<'_>) -> bool {
-        self.fits(operation) && (!self.failed || operation.errno().is_some())
+    pub fn takes(&self, operation: &Operation<'_>, folders: &[Folder]) -> bool {
+        self.fits(operation, folders) && (!self.failed || operation.errno().is_some())
     }
 }
 
@@ -162,12 +168,13 @@ struct Key<'c> {
 /// Operations by what they did and the path, the most frequent first.
 pub fn by_operation<'c>(
     operations: &[Operation<'c>],
+    folders: &[Folder],
     symboliser: &mut Symboliser<'_>,
     filter: &PathFilter,
 ) -> Vec<PathOperations<'c>> {
     let mut groups: HashMap<Key<'c>, Group> = HashMap::new();
     for operation in operations {
-        if !filter.fits(operation) {
+        if !filter.fits(operation, folders) {
             continue;
         }
         let stack = symboliser.resolve(operation.stack, operation.start_ns);
@@ -275,7 +282,7 @@ mod tests {
         let operations = join(&capture).operations;
         let none = crate::source_map::Originals::default();
         let mut s = Symboliser::new(&capture, &none);
-        let all = by_operation(&operations, &mut s, &PathFilter::default());
+        let all = by_operation(&operations, &[], &mut s, &PathFilter::default());
         assert_eq!(all.len(), 2);
         let some = &all[0];
         assert_eq!(
@@ -291,9 +298,12 @@ mod tests {
         assert_eq!((&some.pids[..], &all[1].pids[..]), (&[10][..], &[10, 20][..]));
 
         let filter = PathFilter { failed: true, ..PathFilter::default() };
-        let failed = by_operation(&operations, &mut s, &filter);
+        let failed = by_operation(&operations, &[], &mut s, &filter);
         assert_eq!((failed.len(), failed[0].opens.count, failed[0].stacks.len()), (1, 10, 1));
         let filter = PathFilter { glob: Some(Glob::new(b"*fi*")), ..PathFilter::default() };
-        assert_eq!(by_operation(&operations, &mut s, &filter)[0].path, Some(b"/fine".as_slice()));
+        assert_eq!(
+            by_operation(&operations, &[], &mut s, &filter)[0].path,
+            Some(b"/fine".as_slice())
+        );
     }
 }

@@ -11,6 +11,7 @@ use super::OPEN_EVENT;
 use formats::catalogue::{Gives, Role};
 
 use crate::asked::{Asked, Folded, MODULE_RESOLUTION};
+use crate::join::folders::Folder;
 use crate::join::operations::{Operation, Parts};
 use crate::join::{errno, flags};
 use crate::plan::EventsPlan;
@@ -57,6 +58,7 @@ struct Place {
 
 pub(super) struct LineWriter<'c, 'o> {
     pub(super) capture: &'c Capture,
+    pub(super) folders: &'c [Folder],
     pub(super) plan: &'c EventsPlan,
     pub(super) style: Style,
     pub(super) out: &'o mut dyn Write,
@@ -121,9 +123,16 @@ impl LineWriter<'_, '_> {
             (Some(number), _) => {
                 let path = operation.path.map(|path| clean_string(path, TEXT_CHARS));
                 inside.push(path.map_or(number.to_string(), |path| format!("{number}<{path}>")));
+                inside.extend(operation.path_from_proc.then(|| "opened before".to_owned()));
             }
             (None, Some(_address)) => inside.push(path.unwrap_or_else(|| "?".to_owned())),
-            (None, None) => inside.push(path.unwrap_or_else(|| "(not readable)".to_owned())),
+            (None, None) => {
+                let text = path.unwrap_or_else(|| "(not readable)".to_owned());
+                let is_relative = operation.path.is_some_and(|path| !path.starts_with(b"/"));
+                let folder = operation.folder.and_then(|at| self.folders.get(at as usize));
+                let folder = folder.filter(|_| is_relative).map(|folder| quoted(folder.path()));
+                inside.push(folder.map_or(text.clone(), |folder| format!("{text} in {folder}")));
+            }
         }
         inside.extend(operation.new_path.map(quoted));
         inside.extend(self.flags(operation));
@@ -196,11 +205,17 @@ impl LineWriter<'_, '_> {
         if let Some(number) = operation.descriptor {
             args.insert("fd".into(), json!(number));
         }
-        if let Some(path) = operation.path {
-            put_text("path", path, &mut args);
+        for (name, resolved, path) in
+            [("path", "resolved", operation.path), ("new_path", "new_resolved", operation.new_path)]
+        {
+            let Some(path) = path else { continue };
+            put_text(name, path, &mut args);
+            if let Some(path) = operation.resolved(path, self.folders) {
+                put_text(resolved, &path, &mut args);
+            }
         }
-        if let Some(path) = operation.new_path {
-            put_text("new_path", path, &mut args);
+        if operation.path_from_proc {
+            args.insert("path_from".into(), json!("proc"));
         }
         if let Some(flags) = self.flags(operation) {
             args.insert("flags".into(), json!(flags));
@@ -220,6 +235,9 @@ impl LineWriter<'_, '_> {
         match (operation.result, operation.errno()) {
             (_, Some(number)) => {
                 args.insert("errno".into(), json!(errno::name(number)));
+                if operation.errno_thrown {
+                    args.insert("errno_from".into(), json!("exception"));
+                }
             }
             (Some(result), None) => {
                 args.insert("result".into(), json!(result));

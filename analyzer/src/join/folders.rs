@@ -9,7 +9,9 @@ use super::operations::Operation;
 
 /// What `chdir` is called.
 const CHANGE: &str = "chdir";
-/// Operations whose first path is the text of a link, or a name that is searched for.
+/// What looks for a name without a slash in other folders.
+const SEARCHES: &str = "dlopen";
+/// Operations whose first path is the text of a link.
 const NOT_PATHS: [&str; 2] = ["symlink", "create_symlink"];
 /// What /proc puts behind the path of something that has been removed (proc(5)).
 const REMOVED: &[u8] = b" (deleted)";
@@ -23,6 +25,12 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
     /// A path in this folder; `None` for what is not relative.
     #[must_use]
     pub fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
@@ -103,7 +111,7 @@ pub(super) fn assign(operations: &mut [Operation<'_>], holdings: &[Holding]) -> 
         }
         let at = current.get(&process).copied();
         let is_path = |path: &[u8]| match operation.name {
-            "dlopen" => path.contains(&b'/'),
+            SEARCHES => path.contains(&b'/'),
             name => !NOT_PATHS.contains(&name),
         };
         if operation.descriptor.is_none() && operation.path.is_some_and(is_path) {

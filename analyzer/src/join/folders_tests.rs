@@ -37,7 +37,9 @@ fn resolved(build: CaptureBuilder) -> Vec<String> {
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let opens = found.operations.iter().filter(|operation| operation.is_open());
     opens
-        .map(|o| found.resolved(o, o.path.unwrap()).map_or("-".to_owned(), |path| text(&path)))
+        .map(|o| {
+            o.resolved(o.path.unwrap(), &found.folders).map_or("-".to_owned(), |path| text(&path))
+        })
         .collect()
 }
 

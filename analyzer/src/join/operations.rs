@@ -100,6 +100,13 @@ impl Operation<'_> {
         self.result.filter(|&result| result < 0).map(i64::saturating_neg)
     }
 
+    /// A relative path of it as an absolute one; `None` for one that is absolute, and where the folder
+    /// is not known.
+    #[must_use]
+    pub fn resolved(&self, path: &[u8], folders: &[Folder]) -> Option<Vec<u8>> {
+        folders.get(self.folder? as usize)?.resolve(path)
+    }
+
     /// Bytes that it moved.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
@@ -130,15 +137,6 @@ pub struct Operations<'c> {
     pub jobs: Vec<Job>,
     /// Asynchronous operations that no pool thread did: the kernel did them, by io_uring.
     pub without_pool: u64,
-}
-
-impl Operations<'_> {
-    /// A relative path of an operation as an absolute one; `None` for one that is absolute, and where
-    /// the folder is not known.
-    #[must_use]
-    pub fn resolved(&self, operation: &Operation<'_>, path: &[u8]) -> Option<Vec<u8>> {
-        self.folders.get(operation.folder? as usize)?.resolve(path)
-    }
 }
 
 /// Joins all operations of a capture.

@@ -104,7 +104,7 @@ impl<'c> Report<'c> {
     pub fn new(capture: &'c Capture, filter: &'c PathFilter, originals: &Originals) -> Self {
         let mut symboliser = Symboliser::new(capture, originals);
         let joined = operations::join(capture);
-        let operations = by_operation(&joined.operations, &mut symboliser, filter);
+        let operations = by_operation(&joined.operations, &joined.folders, &mut symboliser, filter);
         let time = count_stacks(capture, &mut symboliser, |event| event.set == CPU_SET);
         // Results have no stack of interest: they would count every asynchronous open twice.
         let others = count_stacks(capture, &mut symboliser, |event| {

@@ -36,6 +36,8 @@ const CALLS: [(&str, &str, &str); 23] = [
 /// Calls that a file of Node's alone does not tell: only where the program is the caller.
 const DIRECT: [(&str, &str); 3] =
     [("fs", "fs.*"), ("internal/fs/promises", "fs.promises.*"), ("internal/fs/", "fs.*")];
+/// Functions of other modules whose names are not the call's.
+const OTHERS: [(&str, &str); 1] = [("wrappedChdir", "process.chdir")];
 /// Functions of `node:internal/fs/promises` that are no methods of a `FileHandle` when they work on an
 /// open file.
 const OF_PATHS: [&str; 3] = ["readFile", "writeFile", "appendFile"];
@@ -85,7 +87,9 @@ impl<'p> Way<'p> {
             file(frame) == "fs" || file(frame).starts_with("internal/fs/")
         };
         let Some(frame) = self.node.iter().rev().find(is_fs) else {
-            return self.called.then(|| outermost.function.clone());
+            let function = outermost.function.as_str();
+            let known = OTHERS.iter().find(|(own, _call)| *own == function);
+            return self.called.then(|| known.map_or(function, |(_own, call)| call).to_owned());
         };
         let function = frame.function.strip_prefix("fs.").unwrap_or(&frame.function);
         let fits = |(module, begin, _call): &&(&str, &str, &str)| {

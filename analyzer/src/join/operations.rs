@@ -405,7 +405,8 @@ impl<'c> Joining<'c> {
         let waiting = waiting.and_then(|&(place, _)| self.found.operations.get_mut(place));
         let is_same = |operation: &&mut Operation<'_>| {
             operation.new_path.is_none()
-                && operation.tid == new.tid
+                // Within work of the program's own it is the pool thread that calls.
+                && operation.parts.worker.unwrap_or(operation.tid) == new.tid
                 && new.time.saturating_sub(operation.start_ns) < SAME_HIT_NS
                 && has_new_path(operation.name)
         };

@@ -235,6 +235,8 @@ fn operations_within_work_of_the_program_belong_to_who_gave_it() {
     step(&mut build, t[1], 120, "uv__queue_work", 0x500 + 88);
     build.open(t[1], 130, 0x1000, "/a", false, 0);
     build.cleanup(t[1], 140, 0x1000, -2);
+    build.operation(t[1], 142, "uv_fs_rename", 0x2000, &[("path", "/a".into())]);
+    build.operation(t[1], 143, "uv_fs_rename.new", 0x2000, &[("new", "/c".into())]);
     wake(&mut build, t[1], 150, LOOP);
     // On the same thread, in no work.
     build.open(t[1], 160, 0x1000, "/b", false, 0);
@@ -245,7 +247,9 @@ fn operations_within_work_of_the_program_belong_to_who_gave_it() {
     let of = |o: &Operation<'_>| (o.tid, o.asynchronous, o.job, o.parts.worker);
     let got: Vec<_> = found.operations.iter().map(of).collect();
     let alone = (11, Some(false), None, None);
-    assert_eq!(got, [(10, Some(true), Some(0), Some(11)), alone, alone]);
+    let given = (10, Some(true), Some(0), Some(11));
+    assert_eq!(got, [given, given, alone, alone]);
+    assert_eq!(found.operations[1].new_path, Some(b"/c".as_slice()));
     let kinds: Vec<_> = found.jobs.iter().map(|job| (job.kind, job.end_ns)).collect();
     assert_eq!(kinds, [(JobKind::Queued, Some(150)), (JobKind::Lookup, None)]);
 }

@@ -15,16 +15,20 @@ use harness::binaries::{fixture, require_program};
 use harness::command::run;
 use harness::http::get;
 use harness::kernel::{skip, take_turn, tell};
+use harness::nodes::{VERSIONS, take_turn_with};
 use harness::recording::{Recorded, Recording, record_command};
 use harness::report::nanalyze;
 use harness::strace::{self, Strace};
 use harness::strace_calls::PathCall;
 use harness::workload::Workload;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Requests of each page, by each client.
 const REQUESTS: usize = 40;
 const CLIENTS: usize = 4;
+/// Rings that hold all of a program that starts: others may want the CPUs, too.
+const OPTIONS: [&str; 4] = ["-e", "fs", "--buffer-size", "128m"];
 
 /// Our operations: the thread that asked, and what was asked.
 fn operations(recorded: &Recorded) -> Result<Vec<(u32, Value)>> {
@@ -53,7 +57,7 @@ fn record_launched(words: &[&str], folder: &Path) -> Result<(Vec<PathCall>, Reco
     let mut command = strace::launch_paths(&log)?;
     // cargo's own, in which the dynamic loader would look for each library.
     command.args(["env", "-u", "LD_LIBRARY_PATH"]).args(words).current_dir(folder);
-    let (recorded, _said) = record_command(&["-e", "fs"], &command)?;
+    let (recorded, _said) = record_command(&OPTIONS, &command)?;
     Ok((strace::read_paths(&log)?, recorded.complete()?))
 }
 
@@ -64,7 +68,7 @@ fn record_server(
 ) -> Result<(Vec<PathCall>, Recorded)> {
     let (mut server, port) = Workload::start_server(script, &[])?;
     let strace = Strace::attach_paths(server.pid())?;
-    let recording = Recording::attach(server.pid(), &["-e", "fs"])?;
+    let recording = Recording::attach(server.pid(), &OPTIONS)?;
     load(port)?;
     server.terminate()?;
     let recorded = recording.stop()?.complete()?;
@@ -108,14 +112,9 @@ fn npm_install_of_tarballs_is_told_as_strace_sees_it() -> Result<()> {
     check("npm install", &calls, &recorded, 1000)
 }
 
-#[test]
-fn a_typescript_compilation_is_told_as_strace_sees_it() -> Result<()> {
-    let name = "a_typescript_compilation_is_told_as_strace_sees_it";
-    let Some(_turn) = take_turn(name, &["node", "npx", "strace"])? else { return Ok(()) };
-    let packages = match packages_of("field") {
-        Ok(packages) => packages,
-        Err(reason) => return skip(name, &reason),
-    };
+/// A TypeScript project, with the compiler below it.
+fn project() -> Result<TempDir> {
+    let packages = packages_of("field")?;
     let project = tempfile::tempdir()?;
     let from = fixture("field");
     fs::create_dir(project.path().join("src"))?;
@@ -123,10 +122,44 @@ fn a_typescript_compilation_is_told_as_strace_sees_it() -> Result<()> {
         fs::copy(from.join(file), project.path().join(file))?;
     }
     symlink(packages, project.path().join("node_modules"))?;
-    let words = ["npx", "--offline", "--no", "--", "tsc", "--outDir", "out"];
-    let (calls, recorded) = record_launched(&words, project.path())?;
-    assert!(project.path().join("out/main.js").exists());
-    check("npx tsc", &calls, &recorded, 1000)
+    Ok(project)
+}
+
+fn check_compilation(what: &str, words: &[&str], at_least: usize) -> Result<()> {
+    let project = project()?;
+    let (calls, recorded) = record_launched(words, project.path())?;
+    assert!(project.path().join("out/main.js").exists(), "{what}: nothing was compiled");
+    check(what, &calls, &recorded, at_least)
+}
+
+#[test]
+fn a_typescript_compilation_is_told_as_strace_sees_it() -> Result<()> {
+    let name = "a_typescript_compilation_is_told_as_strace_sees_it";
+    let Some(_turn) = take_turn(name, &["node", "npx", "strace"])? else { return Ok(()) };
+    if let Err(reason) = packages_of("field") {
+        return skip(name, &reason);
+    }
+    // A shell that npx starts, in which the compiler is started.
+    check_compilation(
+        "npx tsc",
+        &["npx", "--offline", "--no", "--", "tsc", "--outDir", "out"],
+        1000,
+    )
+}
+
+#[test]
+fn compilations_by_each_version_of_node_are_told_as_strace_sees_them() -> Result<()> {
+    let name = "compilations_by_each_version_of_node_are_told_as_strace_sees_them";
+    if let Err(reason) = packages_of("field") {
+        return skip(name, &reason);
+    }
+    for version in VERSIONS {
+        let Some((_turn, node)) = take_turn_with(name, version, &["strace"])? else { continue };
+        let node = node.to_string_lossy().into_owned();
+        let words = [&node, "node_modules/.bin/tsc", "--outDir", "out"];
+        check_compilation(&format!("tsc on Node {version}"), &words, 200)?;
+    }
+    Ok(())
 }
 
 #[test]

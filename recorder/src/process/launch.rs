@@ -1,12 +1,14 @@
-//! Which files a command will run, before it runs: its program, the interpreter that a `#!` line
-//! names, their shared libraries, and the `node` that a script may start. Probes are armed on them
+//! Which files a command will run, before it runs: its program, the programs among its arguments
+//! (`env A=1 /opt/node/bin/node`), the interpreter that a `#!` line names, their shared libraries, and
+//! the `node` that a script may start. Probes are armed on them
 //! before the first instruction; what is missed here is armed when it is mapped.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use formats::elf::ElfInfo;
@@ -18,13 +20,15 @@ const MAX_FILES: usize = 128;
 const DEFAULT_FOLDERS: [&str; 5] =
     ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
 
-/// The files that `program` is likely to map, itself first.
+/// The files that a command is likely to map, its program first.
 #[must_use]
-pub fn files_of(program: &OsStr) -> Vec<PathBuf> {
+pub fn files_of(command: &[OsString]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     let mut waiting: VecDeque<PathBuf> = VecDeque::new();
-    waiting.extend(which(program));
+    waiting.extend(command.first().and_then(|program| which(program)));
     waiting.extend(which(OsStr::new("node")));
+    let arguments = command.iter().skip(1).take(MAX_FILES);
+    waiting.extend(arguments.filter_map(|word| which(word)).filter(|file| is_program(file)));
     while let Some(path) = waiting.pop_front() {
         let Ok(path) = path.canonicalize() else { continue };
         if found.contains(&path) || found.len() >= MAX_FILES {
@@ -48,6 +52,10 @@ pub fn which(program: &OsStr) -> Option<PathBuf> {
     }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn is_program(file: &Path) -> bool {
+    file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 fn first_bytes(path: &Path) -> Option<Vec<u8>> {
@@ -107,11 +115,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("tool");
         std::fs::write(&script, "#!/usr/bin/env -S sh\nexit 0\n").unwrap();
-        let files = files_of(script.as_os_str());
+        let files = files_of(&[script.clone().into_os_string()]);
         let shell = which(OsStr::new("sh")).unwrap().canonicalize().unwrap();
         assert_eq!(files[0], script.canonicalize().unwrap());
         assert!(files.contains(&shell), "{files:?}");
         assert!(files.iter().any(|f| f.to_string_lossy().contains("libc.so")), "{files:?}");
+    }
+
+    #[test]
+    fn a_program_among_the_arguments_is_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tool, data) = (folder.path().join("tool"), folder.path().join("data"));
+        for file in [&tool, &data] {
+            std::fs::write(file, "#!/bin/sh\n").unwrap();
+        }
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let words = ["env", "A=1"].map(OsString::from);
+        let command: Vec<OsString> =
+            words.into_iter().chain([&tool, &data].map(|file| file.clone().into())).collect();
+        let files = files_of(&command);
+        assert_eq!(files[0], which(OsStr::new("env")).unwrap().canonicalize().unwrap());
+        assert!(files.contains(&tool.canonicalize().unwrap()), "{files:?}");
+        assert!(!files.contains(&data.canonicalize().unwrap()), "{files:?}");
     }
 
     #[test]

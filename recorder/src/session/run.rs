@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use formats::capture::{End, Remark};
 use formats::catalogue;
+use formats::text::clean_string;
 
 use super::arm::{Arms, CPU_EVENT};
 use super::drain::Drain;
@@ -41,6 +42,8 @@ const TICK_WITHOUT_WAKEUP: Duration = Duration::from_millis(10);
 const READERS_PATIENCE: Duration = Duration::from_secs(2);
 /// The problem that follows.
 pub const NOT_READ: &str = "the end was not printed: whoever prints takes nothing any more";
+/// Longest path in a message, characters.
+const LONGEST_PATH: usize = 200;
 const SIGNALS: u64 = u64::MAX;
 const TARGETS: u64 = u64::MAX - 1;
 const READER: u64 = u64::MAX - 2;
@@ -344,6 +347,13 @@ impl<'p> Session<'p> {
             self.arms.probe(&mut self.ingest, &wanted, &sites)?;
         }
         if self.arms.events() > first {
+            let file = self.ingest.world.objects.get(object);
+            let file = file.map(|file| clean_string(&file.path, LONGEST_PATH));
+            let text = format!(
+                "{}: not known before it was run, so what was done in its first milliseconds is missing",
+                file.unwrap_or_default()
+            );
+            self.ingest.remark(Remark { code: "late-probe".into(), text, count: 1 });
             // Where children are followed, every process that is known: a sibling may map the same
             // file next.
             let followed = |&other: &u32| self.plan.inherit || other == pid;

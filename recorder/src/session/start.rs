@@ -243,8 +243,8 @@ fn start<'p>(
     let mapped: Vec<u32> = ingest.world.objects.iter().map(|(index, _)| index).collect();
     let mut before_exec = Objects::default();
     let mut among = mapped.clone();
-    if let Some(program) = during.first().filter(|_program| launching) {
-        let files = launch::files_of(program);
+    if launching {
+        let files = launch::files_of(during);
         among = files.iter().filter_map(|file| before_exec.intern_path(file)).collect();
         for file in before_exec.iter().map(|(_index, file)| file).filter(|_| copied) {
             // What cannot be read is said when it is mapped.

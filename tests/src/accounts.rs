@@ -13,7 +13,7 @@ use crate::strace_calls::PathCall;
 
 /// Calls that no file operation of libuv makes, by who makes them. The first that fits counts.
 const CLASSES: [(&str, fn(&PathCall) -> bool); 10] = [
-    ("a child that is no Node", |call| !runs_node(call)),
+    (NO_NODE, |call| !runs_node(call)),
     ("the start of a program", |call| call.kind == "execve"),
     ("the working directory", |call| matches!(call.kind.as_str(), "getcwd" | "chdir")),
     ("the dynamic loader", |call| {
@@ -34,6 +34,7 @@ const CLASSES: [(&str, fn(&PathCall) -> bool); 10] = [
     }),
     ("devices", |call| has(call, |path| path.starts_with("/dev/"))),
 ];
+const NO_NODE: &str = "a child that is no Node";
 /// Files of resolv.conf(5) and c-ares (`ares_sysconfig_files.c`).
 const RESOLVER: [&str; 6] = [
     "/etc/resolv.conf",
@@ -88,16 +89,14 @@ impl Account {
     pub fn of(calls: &[PathCall], operations: &[(u32, Value)]) -> Self {
         let mut matching = Matching::new(calls);
         let mut account = Self { calls: calls.len(), ..Self::default() };
-        // What the asking thread did itself is certain; what a thread of the pool did is looked for
-        // among what is left.
-        for is_async in [false, true] {
+        // Who made the calls of an operation is known, or looked for among what is left.
+        for is_known in [true, false] {
             for (tid, args) in operations {
-                let asynchronous = args["async"].as_bool().unwrap_or(false);
-                if asynchronous != is_async || args.get("fd").is_some() {
+                let by = made_by(*tid, args);
+                if by.is_some() != is_known || args.get("fd").is_some() {
                     continue;
                 }
                 let Some(ways) = ways(args) else { continue };
-                let by = (!asynchronous).then_some(*tid);
                 let name = args["operation"].as_str().unwrap_or("?").to_owned();
                 let found = ways.iter().find_map(|steps| matching.find_all(by, steps));
                 match found.map(|found| matching.take(&found)) {
@@ -125,14 +124,16 @@ impl Account {
     #[must_use]
     pub fn figures(&self) -> String {
         #[expect(clippy::cast_precision_loss, reason = "counts of one test run")]
-        let percent = |count: usize| count as f64 * 100.0 / self.calls.max(1) as f64;
+        let percent = |count: usize, of: usize| count as f64 * 100.0 / of.max(1) as f64;
         let accounted = self.calls - self.missing.len();
         let own = self.of_operations();
+        let by_node = self.calls - self.classes.get(NO_NODE).copied().unwrap_or(0);
         let mut text = format!(
-            "{} calls with a path, {accounted} accounted for ({:.2} %): {own} in operations ({:.2} %)",
+            "{} calls with a path, {accounted} accounted for ({:.2} %): {own} in operations, \
+             {:.2} % of Node's {by_node}",
             self.calls,
-            percent(accounted),
-            percent(own)
+            percent(accounted, self.calls),
+            percent(own, by_node)
         );
         for (class, count) in &self.classes {
             // Writing to a string cannot fail.
@@ -160,6 +161,12 @@ impl Account {
     }
 }
 
+/// The thread that makes an operation's calls: one of the pool, or the one that asked.
+fn made_by(asked: u32, args: &Value) -> Option<u32> {
+    let worker = args["worker"].as_u64().and_then(|tid| u32::try_from(tid).ok());
+    worker.or_else(|| (args["async"] != true).then_some(asked))
+}
+
 /// One call that an operation makes.
 #[derive(Debug)]
 struct Wanted {
@@ -182,6 +189,8 @@ fn ways(args: &Value) -> Option<Vec<Vec<Wanted>>> {
     };
     let only = |wanted| Some(vec![vec![wanted]]);
     match (text("operation")?, new) {
+        // Nothing by itself: the loader's work, and the stats of a timer.
+        ("dlopen" | "watchFile", _) => Some(vec![Vec::new()]),
         // scandir(3) and opendir(3).
         ("scandir" | "opendir", _) => only(wanted("open", &[&path], error.as_ref())),
         // Opens both files, and does not get to the second where the first is not there.
@@ -361,6 +370,10 @@ mod tests {
         assert_eq!((account.missing.len(), account.invented.len()), (0, 1));
         let account = Account::of(&calls, &[(2, stat.clone())]);
         assert_eq!((account.missing.len(), account.invented.len()), (1, 1));
+        let pooled =
+            json!({"operation": "stat", "async": true, "worker": 1, "path": "/a", "result": 0});
+        assert!(Account::of(&calls, &[(2, pooled.clone())]).check().is_ok());
+        assert!(Account::of(&[call(3, "stat", "/a", None)], &[(2, pooled)]).check().is_err());
         let failed = json!({"operation": "stat", "async": false, "path": "/a", "errno": "EIO"});
         assert!(Account::of(&calls, &[(1, failed)]).check().is_err());
         let lstat = json!({"operation": "lstat", "async": false, "path": "/a", "result": 0});

@@ -17,7 +17,7 @@ use harness::http::get;
 use harness::kernel::{skip, take_turn, tell};
 use harness::nodes::{VERSIONS, take_turn_with};
 use harness::recording::{Recorded, Recording, record_command};
-use harness::report::nanalyze;
+use harness::report::{Report, nanalyze};
 use harness::strace::{self, Strace};
 use harness::strace_calls::PathCall;
 use harness::workload::Workload;
@@ -155,10 +155,28 @@ fn compilations_by_each_version_of_node_are_told_as_strace_sees_them() -> Result
     }
     for version in VERSIONS {
         let Some((_turn, node)) = take_turn_with(name, version, &["strace"])? else { continue };
-        let node = node.to_string_lossy().into_owned();
+        // As V8 reads it in its own mappings.
+        let node = node.canonicalize()?.to_string_lossy().into_owned();
         let words = [&node, "node_modules/.bin/tsc", "--outDir", "out"];
-        check_compilation(&format!("tsc on Node {version}"), &words, 200)?;
+        check_compilation(&format!("tsc on Node {version}"), &words, 100)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_no_word_of_the_command_names_is_recorded_late_which_is_said() -> Result<()> {
+    let name = "a_node_that_no_word_of_the_command_names_is_recorded_late_which_is_said";
+    let Some((_turn, node)) = take_turn_with(name, 18, &["sh"])? else { return Ok(()) };
+    let file = tempfile::NamedTempFile::new()?;
+    let later = format!("setTimeout(() => fs.readFileSync({:?}), 1000)", file.path());
+    let script = format!("{} -e '{later}'; true", node.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    let (recorded, _said) = record_command(&["-e", "fs"], &shell)?;
+    let report = Report::of(&recorded.complete()?.capture())?;
+    let opens = report.opens.iter().filter(|open| Path::new(&open.path) == file.path());
+    assert_eq!(opens.map(|open| open.count).sum::<u64>(), 1);
+    assert!(report.remarks.iter().any(|remark| remark.code == "late-probe"));
     Ok(())
 }
 

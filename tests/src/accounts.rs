@@ -2,6 +2,8 @@
 //! calls that it consists of, and each call that took a path belongs to an operation or to a class
 //! of calls that are known not to be ours to see.
 
+mod classes;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
 
@@ -10,62 +12,7 @@ use serde_json::Value;
 
 use crate::report::original_path;
 use crate::strace_calls::PathCall;
-
-/// Calls that no file operation of libuv makes, by who makes them. The first that fits counts.
-const CLASSES: [(&str, fn(&PathCall) -> bool); 10] = [
-    (NO_NODE, |call| !runs_node(call)),
-    ("the start of a program", |call| call.kind == "execve"),
-    ("the working directory", |call| matches!(call.kind.as_str(), "getcwd" | "chdir")),
-    ("the dynamic loader", |call| {
-        has(call, |path| path.starts_with("/etc/ld.so.") || is_library(path))
-    }),
-    ("OpenSSL's configuration and certificates", |call| {
-        has(call, |path| path.starts_with("/etc/ssl/") || path.ends_with("/openssl.cnf"))
-    }),
-    ("ICU's time zone", |call| {
-        has(call, |path| is_time_zone(path) || call.kind == "readlink" && is_above_time_zone(path))
-    }),
-    ("the resolver's configuration", |call| has(call, |path| RESOLVER.contains(&path))),
-    ("/proc and /sys, for V8, libuv and malloc", |call| {
-        has(call, |path| path.starts_with("/proc/") || path.starts_with("/sys/"))
-    }),
-    ("V8's own code in the binary", |call| {
-        call.kind == "open" && has(call, |path| Some(path) == call.program.as_deref())
-    }),
-    ("devices", |call| has(call, |path| path.starts_with("/dev/"))),
-];
-const NO_NODE: &str = "a child that is no Node";
-/// Files of resolv.conf(5) and c-ares (`ares_sysconfig_files.c`).
-const RESOLVER: [&str; 6] = [
-    "/etc/resolv.conf",
-    "/etc/nsswitch.conf",
-    "/etc/netsvc.conf",
-    "/etc/svc.conf",
-    "/etc/host.conf",
-    "/etc/hosts",
-];
-
-fn runs_node(call: &PathCall) -> bool {
-    call.program.as_deref().is_none_or(|program| program.rsplit('/').next() == Some("node"))
-}
-
-fn has(call: &PathCall, is: impl Fn(&str) -> bool) -> bool {
-    call.paths.first().is_some_and(|path| is(path))
-}
-
-fn is_library(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name.ends_with(".so") || name.contains(".so.")
-}
-
-fn is_time_zone(path: &str) -> bool {
-    path.starts_with("/usr/share/zoneinfo") || matches!(path, "/etc/localtime" | "/etc/timezone")
-}
-
-// realpath(3) reads all folders above as if they were links.
-fn is_above_time_zone(path: &str) -> bool {
-    matches!(path, "/etc" | "/usr" | "/usr/share")
-}
+use classes::{NO_NODE, class};
 
 /// How the calls of a run are accounted for.
 #[derive(Debug, Default)]
@@ -106,8 +53,8 @@ impl Account {
             }
         }
         for (call, _) in calls.iter().zip(&matching.taken).filter(|(_, taken)| !**taken) {
-            match CLASSES.iter().find(|(_, is)| is(call)) {
-                Some((class, _)) => *account.classes.entry(class).or_default() += 1,
+            match class(call) {
+                Some(class) => *account.classes.entry(class).or_default() += 1,
                 None => account.missing.push(format!("{call:?}")),
             }
         }

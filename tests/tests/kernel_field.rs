@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::accounts::Account;
@@ -204,7 +205,7 @@ fn an_express_application_under_load_is_told_as_strace_sees_it() -> Result<()> {
             })
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| std::thread::spawn(client)).collect();
-        let ended = clients.into_iter().map(|client| client.join());
+        let ended = clients.into_iter().map(JoinHandle::join);
         ended.into_iter().try_for_each(|end| end.map_err(|_| anyhow!("a client panicked"))?)
     })?;
     // A stat and an open of the page, and the open that fails.

@@ -55,7 +55,7 @@ pub fn write(
             Row::Operation(at) => {
                 let Some(operation) = joined.get(at) else { continue };
                 let asked = askers.get(at);
-                let by = line::By { asked, call: askers.call(asked) };
+                let by = line::By { asked, call: askers.name(asked.call) };
                 writer.operation(operation, by, symboliser.profile())?;
             }
             Row::Sample(of, at) => {

@@ -1,10 +1,12 @@
 //! Samples and operations counted: by path, by function, by reason. It must not know how a result is
 //! shown, nor where a name came from.
 
+pub mod calls;
 pub mod cpu;
 pub mod glob;
 pub mod losses;
 pub mod operations;
+pub mod pool;
 pub mod quality;
 
 use formats::capture::{Capture, EventDef};

@@ -5,11 +5,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::glob::Glob;
+use crate::asked::{Asked, Askers};
 use crate::join::errno;
 use crate::join::folders::Folder;
 use crate::join::operations::Operation;
-use crate::profile::ResolvedStackId;
-use crate::symbolise::Symboliser;
 
 /// Time from the call to the result, nanoseconds. Percentiles are exact (nearest rank).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(mut values: Vec<u64>) -> Option<Self> {
+    pub(super) fn of(mut values: Vec<u64>) -> Option<Self> {
         values.sort_unstable();
         let rank = |percent: usize| values.get((values.len() * percent).div_ceil(100).max(1) - 1);
         Some(Self { p50: *rank(50)?, p99: *rank(99)?, max: *values.last()? })
@@ -65,7 +64,8 @@ impl OpenCount {
         count
     }
 
-    fn add(&mut self, operation: &Operation<'_>) {
+    /// Counts one more.
+    pub fn add(&mut self, operation: &Operation<'_>) {
         self.count += 1;
         self.failed += u64::from(operation.errno().is_some());
         self.pending += u64::from(operation.result.is_none());
@@ -74,11 +74,11 @@ impl OpenCount {
     }
 }
 
-/// A stack and how often it opened the path.
+/// Who did it, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenStack {
-    /// The stack.
-    pub stack: ResolvedStackId,
+    /// The stack, and what is known by it.
+    pub asked: Asked,
     /// How often.
     pub opens: OpenCount,
 }
@@ -101,6 +101,8 @@ pub struct PathOperations<'c> {
     pub opens: OpenCount,
     /// Failures by errno name.
     pub errors: BTreeMap<Cow<'static, str>, u64>,
+    /// How many of them are steps of module resolution.
+    pub folded: u64,
     /// Of the opens with a result.
     pub latency: Option<Latency>,
     /// Processes that opened it, by their id; those that are known.
@@ -163,28 +165,33 @@ struct Key<'c> {
     by_handle: bool,
     path: Option<&'c [u8]>,
     new_path: Option<&'c [u8]>,
+    is_folded: bool,
 }
 
-/// Operations by what they did and the path, the most frequent first.
+/// Operations by what they did and the path, the most frequent first. `split`: those that are steps
+/// of module resolution are apart from those of the program.
+#[must_use]
 pub fn by_operation<'c>(
     operations: &[Operation<'c>],
     folders: &[Folder],
-    symboliser: &mut Symboliser<'_>,
+    askers: &Askers,
     filter: &PathFilter,
+    split: bool,
 ) -> Vec<PathOperations<'c>> {
     let mut groups: HashMap<Key<'c>, Group> = HashMap::new();
-    for operation in operations {
+    for (place, operation) in operations.iter().enumerate() {
         if !filter.fits(operation, folders) {
             continue;
         }
-        let stack = symboliser.resolve(operation.stack, operation.start_ns);
+        let asked = askers.get(place);
         let key = Key {
             operation: operation.name,
             by_handle: operation.descriptor.is_some() || operation.directory.is_some(),
             path: operation.path,
             new_path: operation.new_path,
+            is_folded: split && asked.folded.is_some(),
         };
-        groups.entry(key).or_default().add(operation, stack);
+        groups.entry(key).or_default().add(operation, asked);
     }
     let mut paths: Vec<PathOperations<'c>> = groups
         .into_iter()
@@ -192,7 +199,8 @@ pub fn by_operation<'c>(
         .map(|(key, group)| group.finish(key, filter.failed))
         .collect();
     let place = |row: &PathOperations<'c>| (row.path, row.operation, row.new_path);
-    paths.sort_by(|a, b| b.opens.count.cmp(&a.opens.count).then_with(|| place(a).cmp(&place(b))));
+    let order = |row: &PathOperations<'c>| (std::cmp::Reverse(row.opens.count), row.folded);
+    paths.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| place(a).cmp(&place(b))));
     paths
 }
 
@@ -203,13 +211,17 @@ struct Group {
     latencies: Vec<u64>,
     pids: BTreeSet<u32>,
     bytes: Option<u64>,
-    stacks: HashMap<ResolvedStackId, OpenCount>,
+    folded: u64,
+    /// With the place in the order of first occurrence.
+    stacks: HashMap<Asked, (usize, OpenCount)>,
 }
 
 impl Group {
-    fn add(&mut self, operation: &Operation<'_>, stack: ResolvedStackId) {
+    fn add(&mut self, operation: &Operation<'_>, asked: Asked) {
         self.opens.add(operation);
-        self.stacks.entry(stack).or_default().add(operation);
+        self.folded += u64::from(asked.folded.is_some());
+        let next = self.stacks.len();
+        self.stacks.entry(asked).or_insert((next, OpenCount::default())).1.add(operation);
         self.latencies.extend(operation.latency_ns);
         if let Some(bytes) = operation.bytes() {
             self.bytes = Some(self.bytes.unwrap_or_default().saturating_add(bytes));
@@ -221,14 +233,15 @@ impl Group {
     }
 
     fn finish(self, key: Key<'_>, failed: bool) -> PathOperations<'_> {
-        let Key { operation, by_handle, path, new_path } = key;
-        let Self { opens, errors, latencies, pids, bytes, stacks } = self;
-        let mut stacks: Vec<OpenStack> = stacks
+        let Key { operation, by_handle, path, new_path, is_folded: _ } = key;
+        let Self { opens, errors, latencies, pids, bytes, folded, stacks } = self;
+        let mut stacks: Vec<(usize, OpenStack)> = stacks
             .into_iter()
-            .map(|(stack, opens)| OpenStack { stack, opens })
-            .filter(|stack| !failed || stack.opens.failed > 0)
+            .map(|(asked, (first, opens))| (first, OpenStack { asked, opens }))
+            .filter(|(_first, stack)| !failed || stack.opens.failed > 0)
             .collect();
-        stacks.sort_by_key(|s| (std::cmp::Reverse(s.opens.count), s.stack));
+        stacks.sort_by_key(|&(first, stack)| (std::cmp::Reverse(stack.opens.count), first));
+        let stacks = stacks.into_iter().map(|(_first, stack)| stack).collect();
         let (latency, pids) = (Latency::of(latencies), pids.into_iter().collect());
         PathOperations {
             operation,
@@ -238,6 +251,7 @@ impl Group {
             bytes,
             opens,
             errors,
+            folded,
             latency,
             pids,
             stacks,
@@ -281,8 +295,11 @@ mod tests {
         let capture = build.finish();
         let operations = join(&capture).operations;
         let none = crate::source_map::Originals::default();
-        let mut s = Symboliser::new(&capture, &none);
-        let all = by_operation(&operations, &[], &mut s, &PathFilter::default());
+        let mut s = crate::symbolise::Symboliser::new(&capture, &none);
+        let askers = Askers::of(&operations, &mut s);
+        let by_operation =
+            |filter: &PathFilter| by_operation(&operations, &[], &askers, filter, false);
+        let all = by_operation(&PathFilter::default());
         assert_eq!(all.len(), 2);
         let some = &all[0];
         assert_eq!(
@@ -298,12 +315,12 @@ mod tests {
         assert_eq!((&some.pids[..], &all[1].pids[..]), (&[10][..], &[10, 20][..]));
 
         let filter = PathFilter { failed: true, ..PathFilter::default() };
-        let failed = by_operation(&operations, &[], &mut s, &filter);
+        let failed = by_operation(&filter);
         assert_eq!((failed.len(), failed[0].opens.count, failed[0].stacks.len()), (1, 10, 1));
+        let slow = PathFilter { slow_ns: Some(6), ..PathFilter::default() };
+        let slow: Vec<_> = by_operation(&slow).iter().map(|row| row.opens.count).collect();
+        assert_eq!(slow, [5, 1]);
         let filter = PathFilter { glob: Some(Glob::new(b"*fi*")), ..PathFilter::default() };
-        assert_eq!(
-            by_operation(&operations, &[], &mut s, &filter)[0].path,
-            Some(b"/fine".as_slice())
-        );
+        assert_eq!(by_operation(&filter)[0].path, Some(b"/fine".as_slice()));
     }
 }

@@ -33,6 +33,13 @@ const CALLS: [(&str, &str, &str); 23] = [
     ("internal/fs/dir", "", "fs.Dir.*"),
     ("internal/console/", "", "console.*"),
 ];
+/// Native functions of Node that go on with a call on their own, and the call.
+const NATIVE: [(&str, &str); 4] = [
+    ("node::fs::MKDirpAsync", "fs.mkdir"),
+    ("node::fs::ReadFileJob", "fs.readFile"),
+    ("node::fs::WriteFileJob", "fs.writeFile"),
+    ("node::fs::CpDirJob", "fs.cp"),
+];
 /// Calls that a file of Node's alone does not tell: only where the program is the caller.
 const DIRECT: [(&str, &str); 3] =
     [("fs", "fs.*"), ("internal/fs/promises", "fs.promises.*"), ("internal/fs/", "fs.*")];
@@ -48,11 +55,13 @@ pub(super) struct Way<'p> {
     node: Vec<&'p ResolvedFrame>,
     /// Whether JavaScript of the application called the last of them.
     called: bool,
+    /// Node's native function that goes on without JavaScript.
+    native: Option<&'static str>,
 }
 
 impl<'p> Way<'p> {
     pub(super) fn of(profile: &'p Profile, stack: ResolvedStackId) -> Self {
-        let mut way = Self { node: Vec::new(), called: false };
+        let mut way = Self { node: Vec::new(), called: false, native: None };
         for frame in profile.leaf_first(stack) {
             match frame.kind {
                 Kind::Js if frame.unresolved.is_none() && frame.is_node() => way.node.push(frame),
@@ -63,6 +72,10 @@ impl<'p> Way<'p> {
                 // It may be the program's own: nothing beyond it can be told.
                 Kind::Js => break,
                 Kind::Jit if frame.unresolved.is_some() => break,
+                Kind::Native => {
+                    let known = NATIVE.iter().find(|(name, _)| frame.function.contains(name));
+                    way.native = way.native.or(known.map(|&(_, call)| call));
+                }
                 _ => {}
             }
         }
@@ -79,7 +92,9 @@ impl<'p> Way<'p> {
         if self.is_module() {
             return Some(self.loading().to_owned());
         }
-        let outermost = self.node.last()?;
+        let Some(outermost) = self.node.last() else {
+            return self.native.map(str::to_owned);
+        };
         if file(outermost).starts_with("internal/console/") {
             return Some(format!("console.{}", outermost.function));
         }

@@ -14,23 +14,23 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::join::operations::Operation;
-use crate::profile::{Profile, Reason, ResolvedFrame, ResolvedStackId};
+use crate::profile::{FrameId, Profile, Reason, ResolvedFrame, ResolvedStackId};
 use crate::symbolise::Symboliser;
 
-pub use self::modules::{Folded, Missing, Modules};
+pub use self::modules::{Folded, Missing, Modules, is_module_folder};
 
 /// What operations are folded as, for programs.
 pub const MODULE_RESOLUTION: &str = "module-resolution";
 
 /// Who asked for one operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Asked {
     /// The operation's own stack.
     pub own: ResolvedStackId,
     /// Where the own stack holds nothing but Node: the stack that opened the file or directory.
     pub asker: Option<ResolvedStackId>,
-    /// The call, an index into [`Askers::calls`].
-    call: Option<u32>,
+    /// The call, for [`Askers::name`].
+    pub call: Option<u32>,
     /// Whether it is a part of module resolution, and how that is known.
     pub folded: Option<Folded>,
 }
@@ -47,6 +47,16 @@ impl Asked {
     pub fn asked_by(&self) -> Option<&'static str> {
         self.asker.map(|_| "descriptor")
     }
+}
+
+/// The line of JavaScript that asked: the innermost frame of the application, else the innermost that
+/// has a name.
+#[must_use]
+pub fn line(profile: &Profile, stack: ResolvedStackId) -> Option<FrameId> {
+    let first = |fits: fn(&ResolvedFrame) -> bool| {
+        profile.ids_leaf_first(stack).find(|&id| profile.get(id).is_some_and(fits))
+    };
+    first(ResolvedFrame::is_application).or_else(|| first(ResolvedFrame::is_named_js))
 }
 
 /// Who asked for the operations of a capture.
@@ -103,8 +113,8 @@ impl Askers {
     /// The call as the program's text has it: `fs.readFileSync`, `require`; `None` where it is not
     /// known.
     #[must_use]
-    pub fn call(&self, asked: Asked) -> Option<&str> {
-        self.calls.get(asked.call? as usize).map(String::as_str)
+    pub fn name(&self, call: Option<u32>) -> Option<&str> {
+        self.calls.get(call? as usize).map(String::as_str)
     }
 }
 

@@ -64,6 +64,8 @@ const LOOKING: [&str; 4] = ["stat", "lstat", "readlink", "realpath"];
 const ENDINGS: [&[u8]; 6] = [b".js", b".cjs", b".mjs", b".json", b".node", b".ts"];
 const PACKAGE: &[u8] = b"package.json";
 const FOLDER: &[u8] = b"/node_modules";
+/// Where a module without a path is looked for at last (Node's `Module._initPaths`).
+const LAST_FOLDERS: [&[u8]; 3] = [b"/.node_modules", b"/.node_libraries", b"/lib/node"];
 
 /// Decides on the operations of which no stack was taken because there were too many at once. What
 /// failed is only folded where nobody but the loader is known to look.
@@ -121,10 +123,58 @@ fn is_package(operation: &Operation<'_>) -> bool {
     operation.path.is_some_and(|path| path.ends_with(PACKAGE))
 }
 
+/// What is known of the paths of each process, whoever found out. The loader remembers for a while what it
+/// has looked at, and does not look again.
+#[derive(Default)]
+struct Seen<'c> {
+    there: HashSet<(u32, &'c [u8])>,
+    missing: HashSet<(u32, &'c [u8])>,
+}
+
+impl<'c> Seen<'c> {
+    fn of(operations: &[Operation<'c>]) -> Self {
+        let mut seen = Self::default();
+        for operation in operations {
+            let Some(path) = operation.path.filter(|_| operation.opened_by.is_none()) else {
+                continue;
+            };
+            match operation.errno() {
+                Some(_) => seen.missing.insert((operation.process, path)),
+                None => operation.result.is_some() && seen.there.insert((operation.process, path)),
+            };
+        }
+        seen
+    }
+
+    /// Whether a search that ended with a path that is not there has found nothing.
+    fn has_failed(&self, process: u32, tried: &[Vec<u8>]) -> bool {
+        let is_last = |folder: &[u8]| tried.last().is_some_and(|path| path.ends_with(folder));
+        let mut candidates = tried.iter().filter(|path| !is_module_folder(path)).peekable();
+        if candidates.peek().is_none() {
+            return LAST_FOLDERS.iter().any(|folder| is_last(folder));
+        }
+        candidates.all(|path| {
+            let stem = ENDINGS.iter().find_map(|ending| path.strip_suffix(*ending));
+            let stem = stem.unwrap_or(path);
+            let all = |set: &HashSet<(u32, &[u8])>| {
+                ENDINGS.iter().any(|ending| set.contains(&(process, &[stem, *ending].concat()[..])))
+            };
+            !self.there.contains(&(process, stem)) && !all(&self.there) && all(&self.missing)
+        })
+    }
+}
+
+/// Whether modules are looked for in a folder of this name: its absence says nothing of one module.
+#[must_use]
+pub fn is_module_folder(path: &[u8]) -> bool {
+    path.ends_with(FOLDER) || LAST_FOLDERS.iter().any(|folder| path.ends_with(folder))
+}
+
 /// A search that is under way on a thread.
 struct Search {
     asker: ResolvedStackId,
     call: Option<u32>,
+    process: u32,
     place: usize,
     found: bool,
     is_loading: bool,
@@ -154,7 +204,8 @@ impl Modules {
             missing: Vec::new(),
         };
         let mut searches: HashMap<(u32, u32), Search> = HashMap::new();
-        let mut missing = Found { profile, places: HashMap::new(), all: Vec::new() };
+        let seen = Seen::of(operations);
+        let mut missing = Found { profile, seen, places: HashMap::new(), all: Vec::new() };
         for (place, (operation, asked)) in operations.iter().zip(rows).enumerate() {
             let thread = (operation.process, operation.tid);
             let Some(how) = asked.folded else { continue };
@@ -175,6 +226,7 @@ impl Modules {
                 let search = Search {
                     asker,
                     call: asked.call,
+                    process: operation.process,
                     place,
                     found: true,
                     is_loading: false,
@@ -206,15 +258,20 @@ impl Modules {
 }
 
 /// What was not found, by the place of the program that asked.
-struct Found<'p> {
+struct Found<'p, 'c> {
     profile: &'p Profile,
+    seen: Seen<'c>,
     places: HashMap<(Option<FrameId>, BTreeSet<Vec<u8>>), usize>,
     all: Vec<Missing>,
 }
 
-impl Found<'_> {
+impl Found<'_, '_> {
     fn extend(&mut self, search: Option<Search>) {
-        let Some(search) = search.filter(|search| !search.found && search.is_whole) else { return };
+        let is_vain = |search: &Search| {
+            let Search { found, is_whole, process, ref tried, .. } = *search;
+            !found && is_whole && self.seen.has_failed(process, tried)
+        };
+        let Some(search) = search.filter(is_vain) else { return };
         let frame = self.profile.node(search.asker).map(|(_, frame)| frame);
         let tried: BTreeSet<Vec<u8>> = search.tried.iter().cloned().collect();
         let place = *self.places.entry((frame, tried)).or_insert(self.all.len());

@@ -87,7 +87,7 @@ impl Made {
         let rows = operations.iter().enumerate().map(|(place, operation)| {
             let asked = askers.get(place);
             let path = String::from_utf8_lossy(operation.path.unwrap_or(b"?"));
-            let call = askers.call(asked).map(str::to_owned);
+            let call = askers.name(asked.call).map(str::to_owned);
             (format!("{} {path}", operation.name), call, asked.asker.is_some(), asked.folded)
         });
         (rows.collect(), askers.modules.clone())
@@ -187,8 +187,14 @@ fn a_module_that_is_not_found_is_named() {
         made.stat(&REQUIRE, "/app/here.js", 0);
         made.open(&REQUIRE, "/app/package.json", -2);
         made.open(&REQUIRE, "/app/here.js", 4);
-        // Another search by the same line, which finds nothing.
+        // The loader has not forgotten yet that `here.js` is there.
+        made.stat(&[0x1000, 0x1b00, 0x1600], "/app/here", -2);
+        // Nor whether the folder above has the module.
+        made.stat(&REQUIRE, "/app/lib/node_modules", -2);
+        made.stat(&[0x1000, 0x1b00, 0x1600], "/app/b.mjs", 0);
+        // A search that finds nothing.
         made.stat(&REQUIRE, "/app/lost", -2);
+        made.stat(&REQUIRE, "/app/lost.js", -2);
         made.stat(&[0x1000, 0x1b00, 0x1600], "/app/b.mjs", 0);
     }
     let (_, modules) = made.rows();
@@ -201,7 +207,14 @@ fn a_module_that_is_not_found_is_named() {
             (missing.count, tried.join(" "))
         })
         .collect();
-    assert_eq!(missing, [(2, "/app/lost".to_owned())]);
+    assert_eq!(missing, [(2, "/app/lost /app/lost.js".to_owned())]);
+
+    // A name that is looked for in folders that are not there, to the last one.
+    let mut made = Made::new();
+    for folder in ["/app/node_modules", "/node_modules", "/root/.node_modules", "/usr/lib/node"] {
+        made.stat(&REQUIRE, folder, -2);
+    }
+    assert_eq!(made.rows().1.missing[0].tried.len(), 4);
 }
 
 #[test]

@@ -95,17 +95,11 @@ fn finish(build: CaptureBuilder, js: &str) -> Capture {
 fn functions_are_merged_and_call_sites_are_not() {
     let capture = finish(application(), "heap");
     let opens = "
-OPENS
+FILES
    count  failed        p50        p99        max  path
-       3       -       5 ns       5 ns       5 ns  /a
-          2 x sync
-              … Node: openSync
-              hot          /app/lib/report.js:7:4
-              (anonymous)  /app/lib/report.js:30:4
-          1 x sync
-              … Node: openSync
-              hot          /app/lib/report.js:9:4
-              (anonymous)  /app/lib/report.js:30:4
+       3       -       5 ns       5 ns       5 ns  /a  open 3
+          2 x sync   fs.openSync at hot /app/lib/report.js:7:4
+          1 x sync   fs.openSync at hot /app/lib/report.js:9:4
 ";
     let cpu = "
 CPU: 100 samples, 1.01 s of CPU time in 2.00 s
@@ -115,9 +109,8 @@ CPU: 100 samples, 1.01 s of CPU time in 2.00 s
                     line 7: 63.0%, line 8: 37.0%
   All functions, by the time in themselves
     self   total  function
-   63.0%  100.0%  hot          /app/lib/report.js:5:2
+   63.0%  100.0%  hot  /app/lib/report.js:5:2
    37.0%   37.0%  ArrayPrototypeJoin
-    0.0%  100.0%  (anonymous)  /app/lib/report.js:1:1
 
 HOW GOOD ARE THESE STACKS
    100.0% of JavaScript frames have a name (209 of 209), read from V8's heap
@@ -189,7 +182,7 @@ fn hits_without_a_stack_are_said_and_not_drawn() {
     let got = text(&capture);
     for want in [
         "  uprobe:node:f: 50 hits, stacks of 5 of 50 hits\n          5 x\n              f  /app/a.js:2:1\n  each hit",
-        "          5 x sync\n              f  /app/a.js:2:1\n          stacks of 5 of 50 opens\n",
+        "/a  open 50  no result 50\n         45 x sync   (not known who)\n          5 x sync   f /app/a.js:2:1\n",
         "  uprobe:node:f: stacks of 5 of 50 hits: it was hit too often for more; they stand for the",
     ] {
         assert!(got.contains(want), "{want}\n{got}");

@@ -1,18 +1,21 @@
 //! The report for programs. Keys are documented in docs/report-json.md and only ever added.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+mod details;
+mod operations;
+
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use formats::capture::Remark;
-use formats::text::{Clean, clean_string};
+use formats::text::clean_string;
 use serde::Serialize;
 
-use super::frames::{JsonFrame, cmdline, comm, hex};
+use self::details::{Call, ModuleResolution, Pool, Slow};
+use self::operations::{Opens, OpensTotal, Operations, OperationsTotal, counts, opens, operations};
+use super::frames::{JsonFrame, cmdline, comm};
 use super::{CpuReport, ProbeReport, Report};
 use crate::aggregate::cpu::{FunctionShare, InnermostShare, LineShare};
 use crate::aggregate::losses::EventCount;
-use crate::aggregate::operations::{Latency, OpenCount, OpenStack, PathOperations};
 use crate::aggregate::quality::Named;
 use crate::profile::{FrameId, JsNames, Profile, Reason};
 
@@ -34,6 +37,14 @@ struct Top<'r> {
     operations_total: Option<OperationsTotal>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     probes: Vec<Probe<'r>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slowest: Vec<Slow<'r>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calls: Vec<Call<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_resolution: Option<ModuleResolution<'r>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pools: Vec<Pool<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<Cpu<'r>>,
     remarks: Vec<RemarkInfo>,
@@ -101,90 +112,6 @@ struct Unresolved {
     frames: u64,
     sentence: &'static str,
     remedy: &'static str,
-}
-
-#[derive(Serialize)]
-struct OpensTotal {
-    paths: usize,
-    #[serde(flatten)]
-    opens: Counts,
-    results_without_open: u64,
-}
-
-#[derive(Serialize)]
-struct OperationsTotal {
-    rows: usize,
-    #[serde(flatten)]
-    operations: Counts,
-    bytes: u64,
-    results_without_operation: u64,
-}
-
-#[derive(Serialize)]
-struct Counts {
-    count: u64,
-    failed: u64,
-    pending: u64,
-    synchronous: u64,
-    asynchronous: u64,
-}
-
-#[derive(Serialize)]
-struct Opens<'r> {
-    path: Cow<'r, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_bytes: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    path_unreadable: bool,
-    #[serde(flatten)]
-    opens: Counts,
-    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
-    pids: &'r [u32],
-    errors: &'r BTreeMap<Cow<'static, str>, u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_ns: Option<LatencyInfo>,
-    stacks: Vec<Stack<'r>>,
-}
-
-#[derive(Serialize)]
-struct Operations<'r> {
-    operation: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<Cow<'r, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_bytes: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    path_unreadable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_path_bytes: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    by_handle: bool,
-    #[serde(flatten)]
-    operations: Counts,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
-    pids: &'r [u32],
-    errors: &'r BTreeMap<Cow<'static, str>, u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_ns: Option<LatencyInfo>,
-    stacks: Vec<Stack<'r>>,
-}
-
-#[derive(Serialize)]
-struct LatencyInfo {
-    p50: u64,
-    p99: u64,
-    max: u64,
-}
-
-#[derive(Serialize)]
-struct Stack<'r> {
-    #[serde(flatten)]
-    opens: Counts,
-    frames: Vec<JsonFrame<'r>>,
 }
 
 #[derive(Serialize)]
@@ -283,9 +210,9 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
                 .map(|&(reason, frames)| unresolved(reason, frames, report.js_names))
                 .collect(),
         },
-        opens: report.paths().take(top).map(|path| opens(path, &report.profile, top)).collect(),
+        opens: report.open_paths().take(top).map(|path| opens(path, report, top)).collect(),
         opens_total: report.opens.map(|opens| OpensTotal {
-            paths: report.paths().count(),
+            paths: report.open_paths().count(),
             opens: counts(opens),
             results_without_open: report.results_without_open,
         }),
@@ -293,7 +220,7 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             .operations
             .iter()
             .take(top)
-            .map(|row| operations(row, &report.profile, top))
+            .map(|row| operations(row, report, top))
             .collect(),
         operations_total: report.opens.map(|_recorded| OperationsTotal {
             rows: report.operations.len(),
@@ -301,6 +228,10 @@ pub fn write(report: &Report<'_>, top: Option<usize>, out: &mut dyn Write) -> io
             bytes: report.bytes,
             results_without_operation: report.results_without_operation,
         }),
+        slowest: details::slowest(report, top),
+        calls: details::calls(report, top),
+        module_resolution: details::module_resolution(report, top),
+        pools: details::pools(report, top),
         probes: report.probes.iter().map(|hits| probe(hits, &report.profile, top)).collect(),
         cpu: report.cpu.as_ref().map(|cpu| self::cpu(cpu, &report.profile, top)),
         remarks: report.capture.remarks.iter().map(remark).collect(),
@@ -366,67 +297,6 @@ fn unresolved(reason: Reason, frames: u64, names: JsNames) -> Unresolved {
         sentence: reason.sentence(),
         remedy: reason.remedy(names),
     }
-}
-
-fn counts(opens: OpenCount) -> Counts {
-    let OpenCount { count, failed, pending, synchronous, asynchronous } = opens;
-    Counts { count, failed, pending, synchronous, asynchronous }
-}
-
-fn opens<'r>(row: &'r PathOperations<'_>, profile: &'r Profile, top: usize) -> Opens<'r> {
-    let Operations { path, path_bytes, path_unreadable, operations, .. } =
-        operations_without_stacks(row);
-    Opens {
-        path: path.unwrap_or(Cow::Borrowed(UNREADABLE_PATH)),
-        path_bytes,
-        path_unreadable,
-        opens: operations,
-        pids: &row.pids,
-        errors: &row.errors,
-        latency_ns: row.latency.map(latency),
-        stacks: row.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect(),
-    }
-}
-
-fn operations<'r>(row: &'r PathOperations<'_>, profile: &'r Profile, top: usize) -> Operations<'r> {
-    let stacks = row.stacks.iter().take(top).map(|stack| stack_of(stack, profile)).collect();
-    Operations { stacks, ..operations_without_stacks(row) }
-}
-
-fn operations_without_stacks<'r>(row: &'r PathOperations<'_>) -> Operations<'r> {
-    let (path, path_bytes) = row.path.map(shown).unzip();
-    let (new_path, new_path_bytes) = row.new_path.map(shown).unzip();
-    Operations {
-        operation: row.operation,
-        path: path.map(Cow::Owned),
-        path_bytes: path_bytes.flatten(),
-        path_unreadable: row.path.is_none() && !row.by_handle,
-        new_path,
-        new_path_bytes: new_path_bytes.flatten(),
-        by_handle: row.by_handle,
-        operations: counts(row.opens),
-        bytes: row.bytes,
-        pids: &row.pids,
-        errors: &row.errors,
-        latency_ns: row.latency.map(latency),
-        stacks: Vec::new(),
-    }
-}
-
-/// A path as it can be shown, and its bytes where it had to be changed.
-fn shown(path: &[u8]) -> (String, Option<String>) {
-    let shown = Clean(path).to_string();
-    let bytes = (shown.as_bytes() != path).then(|| hex(path));
-    (shown, bytes)
-}
-
-fn latency(latency: Latency) -> LatencyInfo {
-    let Latency { p50, p99, max } = latency;
-    LatencyInfo { p50, p99, max }
-}
-
-fn stack_of<'r>(stack: &OpenStack, profile: &'r Profile) -> Stack<'r> {
-    Stack { opens: counts(stack.opens), frames: JsonFrame::stack(profile, stack.stack) }
 }
 
 fn probe<'r>(probe: &ProbeReport, profile: &'r Profile, top: usize) -> Probe<'r> {

@@ -17,11 +17,14 @@ mod tests;
 
 use formats::capture::{Capture, EventDef};
 
+use crate::aggregate::calls::{self, CallSite, PathRow, Sum};
 use crate::aggregate::count_stacks;
 use crate::aggregate::cpu::{self, FunctionShare, Functions, InnermostShare};
 use crate::aggregate::losses::{self, EventCount};
 use crate::aggregate::operations::{OpenCount, PathFilter, PathOperations, by_operation};
+use crate::aggregate::pool::{self, PoolUse};
 use crate::aggregate::quality::{self, StackQuality};
+use crate::asked::Askers;
 use crate::join::operations::{self, Operation};
 use crate::profile::{JsNames, Profile, ResolvedStackId};
 use crate::source_map::Originals;
@@ -32,6 +35,9 @@ pub const CPU_SET: &str = "cpu";
 
 /// The set of probes that the user asked for.
 pub const PROBE_SET: &str = "probe";
+
+/// Slowest operations that are kept.
+const SLOWEST: usize = 100;
 
 /// What CPU samples say.
 #[derive(Debug, Clone)]
@@ -68,10 +74,26 @@ pub struct Report<'c> {
     pub capture: &'c Capture,
     /// Its stacks.
     pub profile: Profile,
-    /// What [`Self::paths`] was filtered by.
+    /// What the operations were filtered by.
     pub filter: &'c PathFilter,
+    /// All operations, by time of their beginning.
+    pub joined: Vec<Operation<'c>>,
+    /// Who asked for each of them.
+    pub askers: Askers,
     /// Operations by what they did and to which path, filtered as asked, all of them.
     pub operations: Vec<PathOperations<'c>>,
+    /// The same with the steps of module resolution apart.
+    pub split: Vec<PathOperations<'c>>,
+    /// By path alone, filtered as asked, without module resolution unless that is asked for.
+    pub paths: Vec<PathRow<'c>>,
+    /// By call and line of the program, likewise.
+    pub calls: Vec<(CallSite, Sum)>,
+    /// The slowest operations that fit, by their place.
+    pub slowest: Vec<usize>,
+    /// The thread pools of the processes.
+    pub pools: Vec<PoolUse>,
+    /// Asynchronous operations that no pool thread did.
+    pub without_pool: u64,
     /// All opens of the capture, whatever the filter; `None` if opens were not recorded.
     pub opens: Option<OpenCount>,
     /// The same of all file operations, opens among them.
@@ -90,6 +112,8 @@ pub struct Report<'c> {
     pub probes: Vec<ProbeReport>,
     /// How good the stacks are.
     pub quality: StackQuality,
+    /// The same of the operations that fit, where a filter leaves some out.
+    pub quality_of_fitting: Option<StackQuality>,
     /// How JavaScript frames got their names.
     pub js_names: JsNames,
     /// Samples and losses by event.
@@ -104,7 +128,10 @@ impl<'c> Report<'c> {
     pub fn new(capture: &'c Capture, filter: &'c PathFilter, originals: &Originals) -> Self {
         let mut symboliser = Symboliser::new(capture, originals);
         let joined = operations::join(capture);
-        let operations = by_operation(&joined.operations, &joined.folders, &mut symboliser, filter);
+        let askers = Askers::of(&joined.operations, &mut symboliser);
+        let operations = by_operation(&joined.operations, &joined.folders, &askers, filter, false);
+        let split = by_operation(&joined.operations, &joined.folders, &askers, filter, true);
+        let pools = pool::pools(capture, &joined, &mut symboliser, capture.end_ns());
         let time = count_stacks(capture, &mut symboliser, |event| event.set == CPU_SET);
         // Results have no stack of interest: they would count every asynchronous open twice.
         let others = count_stacks(capture, &mut symboliser, |event| {
@@ -115,6 +142,11 @@ impl<'c> Report<'c> {
         let mut profile = symboliser.into_profile();
         let mut quality = StackQuality::of(&profile, time.iter().chain(others.iter()));
         quality.read_later = quality::read_later(capture);
+        let fitting = joined.operations.iter().enumerate();
+        let fitting =
+            fitting.filter(|(_place, operation)| filter.takes(operation, &joined.folders));
+        let fitting = fitting.map(|(place, _operation)| (askers.get(place).own, 1));
+        let quality_of_fitting = filter.is_set().then(|| StackQuality::of(&profile, fitting));
         let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
             let defs: Vec<_> = capture.events.iter().filter(|e| e.set == CPU_SET).collect();
             let mut sources: Vec<&str> = defs.iter().map(|e| e.source.as_str()).collect();
@@ -135,29 +167,39 @@ impl<'c> Report<'c> {
             capture.events.iter().any(|event| event.set == "fs" || operations::is_part(event));
         let mut pids = joined.operations.iter().map(|open| open.pid);
         let first = pids.next();
+        let many_open = pids.any(|pid| Some(pid) != first);
         Self {
             capture,
-            profile,
             filter,
             operations,
+            split,
+            paths: calls::by_path(&joined, &askers, filter, &profile),
+            calls: calls::by_call(&joined, &askers, filter, &profile),
+            slowest: calls::slowest(&joined, filter, SLOWEST),
+            pools,
+            without_pool: joined.without_pool,
             opens: has_opens
                 .then(|| OpenCount::of(joined.operations.iter().filter(|open| open.is_open()))),
             all_operations: OpenCount::of(&joined.operations),
             bytes: joined.operations.iter().filter_map(Operation::bytes).sum(),
-            many_open: pids.any(|pid| Some(pid) != first),
+            many_open,
             results_without_open: joined.results_without_open,
             results_without_operation: joined.results_without_operation,
             cpu,
             probes,
             quality,
+            quality_of_fitting,
             js_names: quality::js_names(capture),
             events: losses::by_event(capture),
             problems: losses::problems(capture),
+            profile,
+            askers,
+            joined: joined.operations,
         }
     }
 
     /// The opens among the operations.
-    pub fn paths(&self) -> impl Iterator<Item = &PathOperations<'c>> {
+    pub fn open_paths(&self) -> impl Iterator<Item = &PathOperations<'c>> {
         let is_open = |row: &&PathOperations<'c>| row.operation == operations::OPEN_OPERATION;
         self.operations.iter().filter(is_open)
     }

@@ -50,18 +50,19 @@ fn operations_are_in_the_text() {
         "       2       1     100 ns     100 ns     100 ns  stat /gone  ENOENT 1  pid 30\n",
         "          2 x sync, 1 failed\n              tidy  /app/lib/tidy.js:7:3\n",
         "       1       1     100 ns     100 ns     100 ns  access /x  EACCES 1",
-        "\nOTHER OPERATIONS\n",
-        "  read /data  150 bytes  pid 30\n          3 x async\n",
-        "  fstat (its open was not seen)",
-        "  rename /old to /n\\x1bw",
-        "  mkdir /new  no result 1",
+        "\nFILES\n",
+        "  /data  read 3, open 1, 150 bytes  pid 30\n          4 x async  tidy /app/lib/tidy.js:7:3\n",
+        "  (its open was not seen)  fstat 1",
+        "  /old to /n\\x1bw  rename 1",
+        "  /new  mkdir 1  no result 1",
+        "\nCALLS, by the time of their operations\n",
     ] {
         assert!(shown.contains(want), "{want}\n{shown}");
     }
     // What failed comes first, whatever it was.
     let place = |text: &str| shown.find(text).unwrap();
-    assert!(place("stat /gone") < place("OTHER OPENS"), "{shown}");
-    assert!(place("/data/ada.json") < place("read /data"), "{shown}");
+    assert!(place("stat /gone") < place("\nFILES"), "{shown}");
+    assert!(place("/data/ada.json") < place("/data  read"), "{shown}");
 
     let filter = |glob: &str, failed| PathFilter {
         glob: Some(Glob::new(glob.as_bytes())),
@@ -158,4 +159,116 @@ fn operations_are_events() {
     assert_eq!(of("rename")["new_path"], "/n\\x1bw");
     let halves = EventsPlan { events: vec!["uv_fs_stat".into()], ..EventsPlan::default() };
     assert_eq!(events_of(&capture, &halves).lines().count(), 2);
+}
+
+/// A program that requires a module that is not there, reads a file whose steps Node takes, and keeps the pool busy.
+fn steps() -> CaptureBuilder {
+    let mut build = CaptureBuilder::new();
+    let thread = build.process(10, &[10])[0];
+    build.jit(
+        0,
+        0,
+        &[
+            (0x1000, 0x100, b"JS:~load /app/load.js:3:1"),
+            (0x1100, 0x100, b"JS:~require node:internal/modules/helpers:5:1"),
+            (0x1200, 0x100, b"JS:~stat node:internal/modules/cjs/loader:6:1"),
+            (0x1300, 0x100, b"JS:~readFile node:fs:3:1"),
+            (0x1400, 0x100, b"JS:~readFileAfterOpen node:fs:4:1"),
+        ],
+    );
+    let mut stack = |code: &[u64]| {
+        let frame = |&address: &u64| Frame::Jit { process: 0, address: address + 1, call: true };
+        let frames: Vec<Frame> = code.iter().map(frame).collect();
+        build.stack(&frames)
+    };
+    let require = stack(&[0x1000, 0x1100, 0x1200]);
+    let (read, after) = (stack(&[0x1000, 0x1300]), stack(&[0x1400]));
+    build.operations_by(require);
+    for (n, path) in ["/app/gone", "/app/gone.js"].into_iter().enumerate() {
+        let at = 1_000 + n as u64 * 100;
+        build.operation(thread, at, "uv_fs_stat", 1, &[("path", path.into())]);
+        build.cleanup_of(thread, at + 50, 1, -2, 6);
+    }
+    build.open(thread, 10_000, 2, "/app/a.txt", true, read);
+    build.cleanup(thread, 30_010_000, 2, 9);
+    build.operations_by(after);
+    let arguments = [("file", 9.into()), ("cb", 1.into())];
+    build.operation(thread, 30_020_000, "uv_fs_read", 2, &arguments);
+    build.cleanup_of(thread, 32_020_000, 2, 7, 3);
+    build
+}
+
+#[test]
+fn steps_are_told_by_their_call() {
+    let capture = steps().finish();
+    let shown = text(&capture, false);
+    for want in [
+        "\nMODULES NOT FOUND (the program may have caught the error)\n   count  asked for by\n       \
+         1  require at load /app/load.js:3:1\n          tried /app/gone, /app/gone.js\n",
+        "\nSLOWEST OPERATIONS\n   30.0 ms  open /app/a.txt\n            fs.readFile at load /app/load.js:3:1\n",
+        "       2       -    2.00 ms    30.0 ms    30.0 ms  /app/a.txt  open 1, read 1, 7 bytes\n          \
+         2 x async  fs.readFile at load /app/load.js:3:1\n",
+        "       2       -    32.0 ms          -  fs.readFile at load /app/load.js:3:1\n",
+        "\nMODULE RESOLUTION\n  2 operations, 2 failed, for 0 modules loaded: not shown above; --modules opens it\n",
+    ] {
+        assert!(shown.contains(want), "{want}\n{shown}");
+    }
+    assert!(!shown.contains("stat /app/gone"), "{shown}");
+    let modules = PathFilter { modules: true, ..PathFilter::default() };
+    let shown = filtered(&capture, &modules, false);
+    assert!(shown.contains("stat /app/gone  ENOENT 1  module resolution\n"), "{shown}");
+    assert!(shown.contains("via require\n"), "{shown}");
+    // Who names a path gets to see it.
+    let glob = Some(Glob::new(b"gone"));
+    let shown = filtered(&capture, &PathFilter { glob, ..PathFilter::default() }, false);
+    assert!(shown.contains("stat /app/gone  ENOENT 1  module resolution\n"), "{shown}");
+    let slow_ns = Some(10_000_000);
+    let shown = filtered(&capture, &PathFilter { slow_ns, ..PathFilter::default() }, false);
+    assert!(shown.contains("filter: --slow 10.0ms\n") && !shown.contains("read /app"), "{shown}");
+    assert!(shown.contains("\n          1 x async  via fs.readFile\n"), "{shown}");
+
+    let report = json(&capture, &PathFilter::default(), None);
+    assert_no_empty_values(&report);
+    // Nothing is left out, all is marked.
+    let rows = report["operations"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let of = |path: &str, operation: &str| {
+        let fits = |row: &&Value| row["path"] == path && row["operation"] == operation;
+        rows.iter().find(fits).unwrap()
+    };
+    let gone = of("/app/gone", "stat");
+    assert_eq!((&gone["folded"], &gone["folded_count"]), (&"module-resolution".into(), &1.into()));
+    assert_eq!(gone["stacks"][0]["folded_by"], "stack");
+    let read = of("/app/a.txt", "read");
+    assert!(read.get("folded").is_none() && read.get("folded_count").is_none());
+    let stack = &read["stacks"][0];
+    assert_eq!((&stack["call"], &stack["asked_by"]), (&"fs.readFile".into(), &"descriptor".into()));
+    assert_eq!(stack["frames"][0]["function"], "readFileAfterOpen");
+    assert_eq!(stack["asker_frames"][1]["function"], "load");
+    let slow = &report["slowest"][0];
+    assert_eq!((&slow["path"], &slow["latency_ns"]), (&"/app/a.txt".into(), &30_000_000.into()));
+    assert_eq!(slow["line"]["function"], "load");
+    let call = &report["calls"][0];
+    assert_eq!((&call["call"], &call["by_operation"]["open"]), (&"fs.readFile".into(), &1.into()));
+    assert_eq!((&call["bytes"], &call["total_ns"]), (&7.into(), &32_000_000.into()));
+    let modules = &report["module_resolution"];
+    assert_eq!((&modules["count"], &modules["failed"]), (&2.into(), &2.into()));
+    assert_eq!(modules["missing"][0]["tried"], serde_json::json!(["/app/gone", "/app/gone.js"]));
+
+    let plan = EventsPlan { json: true, stacks: true, ..EventsPlan::default() };
+    let lines = events_of(&capture, &plan);
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows[0]["folded_by"], "stack");
+    assert_eq!(
+        (&rows[3]["call"], &rows[3]["asked_by"]),
+        (&"fs.readFile".into(), &"descriptor".into())
+    );
+    assert_eq!(rows[3]["asker_frames"][1]["function"], "load");
+    let plan = EventsPlan { stacks: true, ..EventsPlan::default() };
+    let lines = events_of(&capture, &plan);
+    assert!(
+        lines.contains("  via fs.readFile  load /app/load.js:3:1  (who opened it)\n"),
+        "{lines}"
+    );
+    assert!(lines.contains("        opened by\n        readFile  node:fs:3:1\n"), "{lines}");
 }

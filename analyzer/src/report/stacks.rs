@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::units::counted;
+use crate::asked;
 use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
 
 /// Frames of the application that are shown of one stack.
@@ -136,9 +137,7 @@ pub fn lines(profile: &Profile, stack: ResolvedStackId) -> Vec<Line> {
 /// name.
 #[must_use]
 pub fn who_asked(profile: &Profile, stack: ResolvedStackId) -> Option<Line> {
-    let application = profile.leaf_first(stack).find(|frame| frame.is_application());
-    let named = || profile.leaf_first(stack).find(|frame| frame.is_named_js());
-    application.or_else(named).map(full)
+    profile.get(asked::line(profile, stack)?).map(full)
 }
 
 /// One frame in full.

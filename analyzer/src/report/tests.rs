@@ -94,18 +94,24 @@ node /app/server.js (pid 10)
 FAILED OPERATIONS
    count  failed        p50        p99        max  operation
        3       3    12.0 µs    12.0 µs    12.0 µs  open /app/config/local.json  ENOENT 3
-          3 x sync, failed
+          3 x sync, failed  via fs.openSync
               … Node: openSync, 2 native
               readSettings  /app/lib/settings.js:12:18
               (anonymous)   /app/server.js:3:1
 
-OTHER OPENS
+FILES
    count  failed        p50        p99        max  path
-       4       -     400 µs     400 µs     400 µs  /app/data/ada.json  no result 1
-          4 x async
-              … 1 native
-              openSync  node:fs:591:18
-              … 1 JavaScript without a name
+       4       -     400 µs     400 µs     400 µs  /app/data/ada.json  open 4  no result 1
+          4 x async  openSync node:fs:591:18
+  with whole stacks: --path GLOB
+
+CALLS, by the time of their operations
+   count  failed       time    blocked  call, with what it did
+       4       -    1.20 ms          -  openSync node:fs:591:18
+                                         open 4
+       3       3    36.0 µs    36.0 µs  fs.openSync at readSettings /app/lib/settings.js:12:18
+                                         open 3
+  blocked: synchronous, so that the thread and its event loop stood still
 
 PROBES
   uprobe:node:f: 1 hit
@@ -121,12 +127,8 @@ CPU: 90 samples, 909 ms of CPU time in 2.00 s
    33.3%   33.3%  readSettings  /app/lib/settings.js:12:18
   All functions, by the time in themselves
     self   total  function
-   66.7%   66.7%  hot             /app/lib/report.js:5:13
-   33.3%   33.3%  uv_fs_open      /usr/bin/node
-    0.0%  100.0%  (anonymous)     /app/server.js:3:1
-    0.0%   33.3%  node::fs::Open  /usr/bin/node
-    0.0%   33.3%  openSync        node:fs:591:18
-    0.0%   33.3%  readSettings    /app/lib/settings.js:12:18
+   66.7%   66.7%  hot         /app/lib/report.js:5:13
+   33.3%   33.3%  uv_fs_open  /usr/bin/node
 
 HOW GOOD ARE THESE STACKS
     98.3% of JavaScript frames have a name (225 of 229)
@@ -210,7 +212,7 @@ fn what_was_not_recorded_is_not_counted() {
     capture.events.retain(|event| event.set != "fs");
     let shown = text(&capture, false);
     assert!(shown.contains("90 CPU samples (cpu-clock), 1 uprobe:node:f\n"), "{shown}");
-    assert!(shown.contains("opens were not recorded (nrec record -e fs)"), "{shown}");
+    assert!(shown.contains("file operations were not recorded (nrec record -e fs)"), "{shown}");
     assert!(json(&capture, &PathFilter::default(), None).get("opens_total").is_none());
 }
 
@@ -222,8 +224,8 @@ fn processes_are_told_apart_where_several_open() {
     build.open(threads[0], 200, 1, "/both", false, 0);
     build.open(threads[1], 300, 1, "/both", false, 0);
     let shown = text(&build.finish(), false);
-    assert!(shown.contains("/one  no result 1  pid 10\n"), "{shown}");
-    assert!(shown.contains("/both  no result 2  pids 10, 20\n"), "{shown}");
+    assert!(shown.contains("/one  open 1  no result 1  pid 10\n"), "{shown}");
+    assert!(shown.contains("/both  open 2  no result 2  pids 10, 20\n"), "{shown}");
 }
 
 /// A missing value is absent, never null or "".
@@ -366,7 +368,7 @@ fn hostile_text_reaches_no_terminal() {
 fn an_empty_or_damaged_capture_still_gives_its_report() {
     let capture = CaptureBuilder::new().finish();
     let shown = text(&capture, false);
-    assert!(shown.contains("no file was opened"), "{shown}");
+    assert!(shown.contains("no file was used"), "{shown}");
     let mut bare = Capture::default();
     bare.stacks.push((0, 0));
     let shown = text(&bare, false);

@@ -1,7 +1,10 @@
 //! The report for people: one page, the worst first. It must not compute anything but layout.
 
 mod cpu;
+mod files;
+mod modules;
 mod operations;
+mod pool;
 mod probes;
 mod quality;
 
@@ -54,6 +57,7 @@ pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> 
     page.operations()?;
     // Who filters operations asks for nothing else.
     if !report.filter.is_set() {
+        page.pools()?;
         page.probes()?;
         if let Some(cpu) = &report.cpu {
             page.cpu(cpu)?;

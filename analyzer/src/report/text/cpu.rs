@@ -61,7 +61,9 @@ impl Page<'_, '_, '_> {
             self.functions(cpu, &rows)?;
             writeln!(self.out, "  All functions, by the time in themselves")?;
         }
-        let rows: Vec<Row<'_>> = cpu.functions.iter().map(|share| (share, NO_LINES)).collect();
+        // Whose own time is nothing is above, or only called others.
+        let own = cpu.functions.iter().filter(|share| share.self_samples > 0);
+        let rows: Vec<Row<'_>> = own.map(|share| (share, NO_LINES)).collect();
         self.functions(cpu, &rows)
     }
 

@@ -1,4 +1,4 @@
-//! The section on what was done to files, what failed first. It must not compute anything but layout.
+//! The sections on what was done to files, what failed first. It must not compute anything but layout.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use formats::text::clean_string;
 
 use super::{PATH_CHARS, Page, STACKS};
 use crate::aggregate::operations::{Latency, OpenCount, OpenStack, PathOperations};
-use crate::join::operations::OPEN_OPERATION;
+use crate::profile::ResolvedStackId;
 use crate::report::json::UNREADABLE_PATH;
 use crate::report::stacks;
 use crate::report::units::{counted, duration};
@@ -17,30 +17,49 @@ const UNSEEN_OPEN: &str = "(its open was not seen)";
 /// Processes named behind a path.
 const PIDS: usize = 3;
 
+/// What is said of one stack of a path.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    opens: OpenCount,
+    call: Option<u32>,
+    is_opener: bool,
+}
+
 impl Page<'_, '_, '_> {
     pub(super) fn operations(&mut self) -> io::Result<()> {
-        let (failed, fine): (Vec<&PathOperations<'_>>, Vec<_>) =
-            self.report.operations.iter().partition(|row| row.opens.failed > 0);
-        let is_open = |row: &&PathOperations<'_>| row.operation == OPEN_OPERATION;
-        let (opens, others): (Vec<_>, Vec<_>) = fine.into_iter().partition(is_open);
+        let opens_modules = self.report.filter.opens_modules();
+        let shown = self.report.split.iter().filter(|row| opens_modules || row.folded == 0);
+        let (mut failed, fine): (Vec<&PathOperations<'_>>, Vec<_>) =
+            shown.partition(|row| row.opens.failed > 0);
+        // Of those that are as frequent, the ones that tell who.
+        let profile = &self.report.profile;
+        let tells = |stack: &OpenStack| stacks::is_taken(profile, stack.asked.own);
+        let is_mute = |row: &PathOperations<'_>| !row.stacks.iter().any(tells);
+        failed.sort_by_key(|row| (std::cmp::Reverse(row.opens.failed), is_mute(row)));
         if !failed.is_empty() {
-            self.table("FAILED OPERATIONS", &failed, true)?;
+            self.table("FAILED OPERATIONS", &failed)?;
         }
-        if !opens.is_empty() {
-            let is_other = failed.iter().any(is_open);
-            self.table(if is_other { "OTHER OPENS" } else { "OPENS" }, &opens, false)?;
+        self.missing_modules()?;
+        self.slowest()?;
+        if self.report.filter.is_set() {
+            // Who asks for some operations wants to see all of them.
+            if !fine.is_empty() {
+                let title = if failed.is_empty() { "OPERATIONS" } else { "OTHER OPERATIONS" };
+                self.table(title, &fine)?;
+            }
+        } else {
+            self.files()?;
+            self.calls()?;
         }
-        if !others.is_empty() {
-            self.table("OTHER OPERATIONS", &others, true)?;
-        }
-        if failed.is_empty() && opens.is_empty() && others.is_empty() {
+        self.modules()?;
+        if self.report.split.is_empty() {
             let why = match self.report.opens {
                 None if self.report.is_cut_before_events() => "not known: the capture is cut",
-                None => "opens were not recorded (nrec record -e fs)",
-                Some(_) if self.report.all_operations.count == 0 => "no file was opened",
+                None => "file operations were not recorded (nrec record -e fs)",
+                Some(_) if self.report.all_operations.count == 0 => "no file was used",
                 Some(_) => "no operation fits the filter",
             };
-            writeln!(self.out, "\n{}\n  {why}", self.style.heading("OPENS"))?;
+            writeln!(self.out, "\n{}\n  {why}", self.style.heading("FILES"))?;
         }
         for (results, one, many) in [
             (self.report.results_without_open, "an open", "opens"),
@@ -56,92 +75,131 @@ impl Page<'_, '_, '_> {
         Ok(())
     }
 
-    /// `named`: the rows say what was done, which the title of a table of opens does.
-    fn table(&mut self, title: &str, rows: &[&PathOperations<'_>], named: bool) -> io::Result<()> {
+    fn table(&mut self, title: &str, rows: &[&PathOperations<'_>]) -> io::Result<()> {
         writeln!(self.out, "\n{}", self.style.heading(title))?;
-        let what = if named { "operation" } else { "path" };
-        let head = format!("   count  failed        p50        p99        max  {what}");
-        writeln!(self.out, "{}", self.style.dim(&head))?;
+        let head = "   count  failed        p50        p99        max  operation";
+        writeln!(self.out, "{}", self.style.dim(head))?;
         for row in rows.iter().take(self.top) {
-            self.path(row, named)?;
+            self.path(row)?;
         }
-        let (one, many) = if named { ("operation", "operations") } else { ("path", "paths") };
-        self.more(rows.len(), self.top, one, many)
+        self.more(rows.len(), self.top, "operation", "operations")
     }
 
-    fn path(&mut self, path: &PathOperations<'_>, named: bool) -> io::Result<()> {
-        let unknown = if path.by_handle { UNSEEN_OPEN } else { UNREADABLE_PATH };
+    /// A path, or what stands for it, and the second one.
+    pub(super) fn names(path: Option<&[u8]>, new_path: Option<&[u8]>, by_handle: bool) -> String {
+        let unknown = if by_handle { UNSEEN_OPEN } else { UNREADABLE_PATH };
         let shown = |path: Option<&[u8]>| match path {
             None => unknown.to_owned(),
             Some(b"") => "(empty path)".to_owned(),
             Some(path) => clean_string(path, PATH_CHARS),
         };
-        let mut name = shown(path.path);
-        if named {
-            name = format!("{} {name}", path.operation);
+        match new_path {
+            Some(_) => format!("{} to {}", shown(path), shown(new_path)),
+            None => shown(path),
         }
-        if path.new_path.is_some() {
-            name.push_str(&format!(" to {}", shown(path.new_path)));
-        }
+    }
+
+    /// The columns that all tables of paths have.
+    pub(super) fn counts(&self, opens: OpenCount, latency: Option<Latency>) -> String {
+        let OpenCount { count, failed, .. } = opens;
+        let text = format!("{:>6}", if failed > 0 { failed.to_string() } else { "-".into() });
+        let failed = if failed > 0 { self.style.bad(&text) } else { self.style.dim(&text) };
+        let time = |pick: fn(Latency) -> u64| {
+            latency.map_or("-".to_owned(), |latency| duration(pick(latency)))
+        };
+        let (p50, p99, max) = (time(|l| l.p50), time(|l| l.p99), time(|l| l.max));
+        format!("{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}")
+    }
+
+    fn path(&mut self, path: &PathOperations<'_>) -> io::Result<()> {
+        let mut name = path.operation.to_owned();
+        name.push(' ');
+        name.push_str(&Self::names(path.path, path.new_path, path.by_handle));
         if let Some(bytes) = path.bytes {
             name.push_str(&format!("  {}", counted(bytes, "byte", "bytes")));
         }
-        let OpenCount { count, failed, pending, .. } = path.opens;
-        let failed = format!("{:>6}", if failed > 0 { failed.to_string() } else { "-".into() });
-        let time = |pick: fn(Latency) -> u64| {
-            path.latency.map_or("-".to_owned(), |latency| duration(pick(latency)))
-        };
-        let (p50, p99, max) = (time(|l| l.p50), time(|l| l.p99), time(|l| l.max));
-        let failed =
-            if path.opens.failed > 0 { self.style.bad(&failed) } else { self.style.dim(&failed) };
-        let mut notes: Vec<String> =
-            path.errors.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        if pending > 0 {
-            notes.push(format!("no result {pending}"));
-        }
-        let notes =
-            if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) };
+        let notes = notes(path.errors.iter(), path.opens.pending);
         let notes = self.style.bad(&notes);
+        let folded = if path.folded > 0 { "  module resolution" } else { "" };
         let pids = if self.report.many_open { pids(&path.pids) } else { String::new() };
-        let pids = self.style.dim(&pids);
-        writeln!(
-            self.out,
-            "{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}  {name}{notes}{pids}"
-        )?;
+        let dim = format!("{folded}{pids}");
+        let dim = self.style.dim(&dim);
+        let counts = self.counts(path.opens, path.latency);
+        writeln!(self.out, "{counts}  {name}{notes}{dim}")?;
         let profile = &self.report.profile;
-        let taken = |stack: &&OpenStack| stacks::is_taken(profile, stack.stack);
+        let taken = |stack: &&OpenStack| stacks::is_taken(profile, stack.asked.own);
         let with_stack: u64 = path.stacks.iter().filter(taken).map(|s| s.opens.count).sum();
         let shown: u64 = path.stacks.iter().map(|s| s.opens.count).sum();
-        let stacks = path.stacks.iter().filter(taken).map(|stack| (stack.stack, stack.opens));
-        let stacks =
-            stacks::alike(&self.report.profile, stacks, OpenCount::merge, |opens| opens.count);
-        for (opens, lines) in stacks.iter().take(STACKS) {
-            let how = match *opens {
-                OpenCount { count, synchronous, .. } if count == synchronous => "sync",
-                OpenCount { count, asynchronous, .. } if count == asynchronous => "async",
-                OpenCount { synchronous: 0, asynchronous: 0, .. } => "",
-                _ => "sync and async",
-            };
-            let failed = match opens.failed {
-                0 => String::new(),
-                failed if failed == opens.count => ", failed".to_owned(),
-                failed => format!(", {failed} failed"),
-            };
-            writeln!(self.out, "{:>11} x {how}{failed}", opens.count)?;
+        let told = |stack: &OpenStack| -> (ResolvedStackId, Told) {
+            let OpenStack { asked, opens } = *stack;
+            (asked.stack(), Told { opens, call: asked.call, is_opener: asked.asker.is_some() })
+        };
+        let stacks = path.stacks.iter().filter(taken).map(told);
+        let stacks = stacks::alike(
+            &self.report.profile,
+            stacks,
+            |sum, more| sum.opens.merge(more.opens),
+            |told| told.opens.count,
+        );
+        for (told, lines) in stacks.iter().take(STACKS) {
+            let how = self.how(*told);
+            writeln!(self.out, "{:>11} x {how}", told.opens.count)?;
             self.stack(lines)?;
         }
         self.more_stacks(stacks.len())?;
-        if with_stack < shown {
-            let what = if named { "times" } else { "opens" };
-            let text = format!("          stacks of {with_stack} of {shown} {what}");
+        if with_stack == 0 && shown > 0 {
+            let text = "          no stack was taken, because there were too many at once";
+            writeln!(self.out, "{}", self.style.dim(text))?;
+        } else if with_stack < shown {
+            let text = format!("          stacks of {with_stack} of {shown} times");
             writeln!(self.out, "{}", self.style.dim(&text))?;
         }
         Ok(())
     }
+
+    /// How a stack did it, and by which call.
+    fn how(&self, told: Told) -> String {
+        let Told { opens, call, is_opener } = told;
+        let mut how = mode(opens).to_owned();
+        match opens.failed {
+            0 => {}
+            failed if failed == opens.count => how.push_str(", failed"),
+            failed => how.push_str(&format!(", {failed} failed")),
+        }
+        if let Some(call) = self.report.askers.name(call) {
+            how.push_str(&format!("  via {call}"));
+        }
+        if is_opener {
+            how.push_str(", by who opened it");
+        }
+        how
+    }
 }
 
-/// Which processes opened a path.
-fn pids(pids: &[u32]) -> String {
+/// Whether the caller stood still.
+pub(super) fn mode(opens: OpenCount) -> &'static str {
+    match opens {
+        OpenCount { count, synchronous, .. } if count == synchronous => "sync",
+        OpenCount { count, asynchronous, .. } if count == asynchronous => "async",
+        OpenCount { synchronous: 0, asynchronous: 0, .. } => "",
+        _ => "sync and async",
+    }
+}
+
+/// Failures by their name, and what has no result.
+pub(super) fn notes<N: std::fmt::Display>(
+    errors: impl Iterator<Item = (N, impl std::fmt::Display)>,
+    pending: u64,
+) -> String {
+    let mut notes: Vec<String> = errors.map(|(name, count)| format!("{name} {count}")).collect();
+    if pending > 0 {
+        notes.push(format!("no result {pending}"));
+    }
+    if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) }
+}
+
+/// Which processes used a path.
+pub(super) fn pids(pids: &[u32]) -> String {
     let shown: Vec<String> = pids.iter().take(PIDS).map(u32::to_string).collect();
     let more = pids.len().saturating_sub(PIDS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

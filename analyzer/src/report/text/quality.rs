@@ -15,7 +15,8 @@ const JAVASCRIPT: &str = "JavaScript";
 
 impl Page<'_, '_, '_> {
     pub(super) fn quality(&mut self) -> io::Result<()> {
-        let quality = &self.report.quality;
+        let fitting = self.report.quality_of_fitting.as_ref();
+        let quality = fitting.unwrap_or(&self.report.quality);
         writeln!(self.out, "\n{}", self.style.heading("HOW GOOD ARE THESE STACKS"))?;
         for (what, named) in
             [(JAVASCRIPT, quality.js), ("native", quality.native), ("kernel", quality.kernel)]
@@ -55,7 +56,8 @@ impl Page<'_, '_, '_> {
             let why = "it was hit too often for more; they stand for the others";
             writeln!(self.out, "  {name}: stacks of {with_stack} of {hits} hits: {why}")?;
         }
-        if self.report.profile.frames().is_empty() {
+        let nothing = quality.js.total == 0 && quality.native.total == 0;
+        if nothing && quality.unresolved.is_empty() {
             writeln!(self.out, "  there are no stacks")?;
         }
         Ok(())

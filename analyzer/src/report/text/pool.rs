@@ -1,0 +1,135 @@
+//! The section on libuv's thread pool: how busy it was, what waited for it, and what to do. It must
+//! not compute anything but layout.
+
+use std::io;
+
+use super::Page;
+use crate::aggregate::pool::{Load, PoolUse, Waits};
+use crate::asked;
+use crate::join::pool::JobKind;
+use crate::report::stacks;
+use crate::report::units::{counted, duration, percent};
+
+/// Loads that are shown.
+const LOADS: usize = 3;
+/// Threads of the pool unless `UV_THREADPOOL_SIZE` says otherwise, and at most (libuv's
+/// src/threadpool.c: `default_threads`, `MAX_THREADPOOL_SIZE`).
+const DEFAULT_THREADS: u64 = 4;
+const MAX_THREADS: u64 = 1024;
+
+impl Page<'_, '_, '_> {
+    pub(super) fn pools(&mut self) -> io::Result<()> {
+        let pools: Vec<&PoolUse> = self.report.pools.iter().filter(|pool| pool.jobs > 0).collect();
+        if pools.is_empty() {
+            return Ok(());
+        }
+        writeln!(self.out, "\n{}", self.style.heading("THREAD POOL"))?;
+        let several = pools.len() > 1;
+        for pool in pools.iter().take(self.top) {
+            if several {
+                writeln!(self.out, "  pid {}", pool.pid)?;
+            }
+            self.pool(pool)?;
+        }
+        self.more(pools.len(), self.top, "process", "processes")?;
+        match self.report.without_pool {
+            0 => Ok(()),
+            count => {
+                let count = counted(count, "operation was", "operations were");
+                writeln!(
+                    self.out,
+                    "  {count} done by the kernel itself (io_uring), not by the pool"
+                )
+            }
+        }
+    }
+
+    fn pool(&mut self, pool: &PoolUse) -> io::Result<()> {
+        let threads = counted(pool.workers, "thread", "threads");
+        let jobs = counted(pool.jobs, "piece", "pieces");
+        let window = duration(pool.window_ns);
+        let busy = percent(pool.busy_per_mille(), 1000);
+        let all = match pool.workers {
+            1 => "it was busy".to_owned(),
+            2 => "both were busy".to_owned(),
+            workers => format!("all {workers} were busy"),
+        };
+        writeln!(
+            self.out,
+            "  {threads} did {jobs} of work in {window}: {all} {} of the time, on average {busy} of them",
+            percent(pool.all_busy_ns, pool.window_ns)
+        )?;
+        self.waits("a pool thread", pool.queue)?;
+        if pool.is_too_small() {
+            let size = pool.workers;
+            let is_default = if size == DEFAULT_THREADS { ", libuv's default" } else { "" };
+            let advice = format!(
+                "  the pool was too small: all its threads were busy in {} of this waiting. More threads: \
+                 UV_THREADPOOL_SIZE\n  (here {size}{is_default}; at most {MAX_THREADS}) in the environment before the \
+                 start, so this needs a restart; or give it less work:",
+                percent(pool.queue_full_ns, pool.queue.total_ns)
+            );
+            writeln!(self.out, "{}", self.style.bad(&advice))?;
+        }
+        for load in pool.loads.iter().take(LOADS) {
+            let what = self.load(load);
+            writeln!(self.out, "{:>12}  {what}", duration(load.busy_ns))?;
+        }
+        let more = pool.loads.len().saturating_sub(LOADS);
+        if more > 0 {
+            let text =
+                format!("{:14}… {}", "", counted(more as u64, "more caller", "more callers"));
+            writeln!(self.out, "{}", self.style.dim(&text))?;
+        }
+        self.waits("the event loop to take their result up", pool.event_loop)?;
+        if pool.event_loop.over_10ms > 0 {
+            let text = "  the event loop was busy with something else meanwhile: nrec record -e cpu \
+                        says with what";
+            writeln!(self.out, "{text}")?;
+        }
+        Ok(())
+    }
+
+    fn waits(&mut self, what: &str, waits: Waits) -> io::Result<()> {
+        let Waits { count, over_1ms, over_10ms, total_ns, max_ns } = waits;
+        if count == 0 {
+            return Ok(());
+        }
+        let text = match (over_1ms, over_10ms) {
+            (0, _) => format!("none of {count} waited more than 1 ms for {what}"),
+            (over, 0) => format!("{over} of {count} waited more than 1 ms for {what}"),
+            (over, long) if over == long => {
+                format!("{over} of {count} waited more than 10 ms for {what}")
+            }
+            (over, long) => {
+                format!(
+                    "{over} of {count} waited more than 1 ms for {what}, {long} more than 10 ms"
+                )
+            }
+        };
+        let sum =
+            format!("{} of waiting together, at most {}", duration(total_ns), duration(max_ns));
+        writeln!(self.out, "  {text}; {sum}")
+    }
+
+    fn load(&self, load: &Load) -> String {
+        let (one, many) = match load.kind {
+            JobKind::File => ("file operation", "file operations"),
+            JobKind::Queued => (
+                "job (cryptography, compression, add-on)",
+                "jobs (cryptography, compression, add-ons)",
+            ),
+            JobKind::Lookup => ("host name look-up", "host name look-ups"),
+        };
+        let what = counted(load.jobs, one, many);
+        let line = asked::line(&self.report.profile, load.stack);
+        let frame = line.and_then(|line| self.report.profile.get(line));
+        match frame.map(stacks::full) {
+            Some(stacks::Line::Frame { function, place: Some(place) }) => {
+                format!("{what} by {function} {place}")
+            }
+            Some(stacks::Line::Frame { function, place: None }) => format!("{what} by {function}"),
+            _ => what,
+        }
+    }
+}

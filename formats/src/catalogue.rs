@@ -7,9 +7,11 @@
 use crate::capture::FieldType;
 
 mod files;
+mod libc;
 mod outside;
 mod pool;
 
+pub use libc::{LIBC, LIBC_FILE};
 pub use outside::{THROWING, THROWN};
 pub use pool::{
     FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LOOKUP_WORK, QUEUE, QUEUE_REQUEST_TO_WORK,
@@ -31,6 +33,8 @@ pub enum Role {
     Descriptor,
     /// A directory that `uv_fs_opendir` gave, an address.
     Directory,
+    /// The open folder that a relative path is in, or `AT_FDCWD` (openat(2)).
+    Folder,
     /// Flags of open(2).
     OpenFlags,
     /// Flags of `uv_fs_copyfile` (include/uv.h, `UV_FS_COPYFILE_EXCL` and following).
@@ -176,8 +180,15 @@ pub const CLEANUP: &str = "uv_fs_req_cleanup";
 
 /// All entries; those of a set in the opposite order of their arming.
 pub fn entries() -> impl Iterator<Item = &'static Entry> + Clone {
-    let parts: [&'static [Entry]; 5] =
-        [&pool::SUBMISSIONS, &outside::ENTRIES, &files::ENTRIES, &outside::ENDS, &pool::STEPS];
+    let parts: [&'static [Entry]; 7] = [
+        &pool::SUBMISSIONS,
+        &outside::ENTRIES,
+        &files::ENTRIES,
+        &outside::ENDS,
+        &pool::STEPS,
+        &libc::ENTRIES,
+        &libc::ENDS,
+    ];
     parts.into_iter().flatten()
 }
 

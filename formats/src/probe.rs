@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! EVENT    = SET | PROBE [ARG ...]
-//! SET      = cpu | fs | syscalls
+//! SET      = cpu | fs | syscalls | libc
 //! PROBE    = (uprobe | u | uretprobe | ur) ":" [FILE ":"] FUNCTION ["+" OFFSET]
 //! ARG      = [NAME "="] FETCH       in the kernel's own syntax, for example path=+0(%dx):ustring
 //! ```
@@ -23,6 +23,8 @@ pub enum Set {
     Fs,
     /// System calls.
     Syscalls,
+    /// Paths given to the C library.
+    Libc,
 }
 
 impl Set {
@@ -33,6 +35,7 @@ impl Set {
             Self::Cpu => "cpu",
             Self::Fs => "fs",
             Self::Syscalls => "syscalls",
+            Self::Libc => "libc",
         }
     }
 }
@@ -76,12 +79,14 @@ pub enum EventSpec {
 pub enum EventError {
     /// Neither a set nor a probe.
     #[error(
-        "unknown event '{0}': use cpu, fs, syscalls, uprobe:FILE:FUNCTION[+OFFSET] or \
+        "unknown event '{0}': use cpu, fs, syscalls, libc, uprobe:FILE:FUNCTION[+OFFSET] or \
          uretprobe:FILE:FUNCTION, one for each -e"
     )]
     Unknown(String),
     /// A set that is planned and not there yet.
-    #[error("event set '{0}' is not available in this version; available are cpu, fs and syscalls")]
+    #[error(
+        "event set '{0}' is not available in this version; available are cpu, fs, syscalls and libc"
+    )]
     NotYet(String),
     /// The probe has no function.
     #[error("probe '{0}' names no function: write uprobe:FILE:FUNCTION[+OFFSET]")]
@@ -119,6 +124,7 @@ impl std::str::FromStr for EventSpec {
             "cpu" => return Ok(Self::Set(Set::Cpu)),
             "fs" => return Ok(Self::Set(Set::Fs)),
             "syscalls" => return Ok(Self::Set(Set::Syscalls)),
+            "libc" => return Ok(Self::Set(Set::Libc)),
             _ => {}
         }
         let (prefix, place) = head.split_once(':').unwrap_or((head, ""));

@@ -71,9 +71,9 @@ struct RecordArgs {
     /// Process to record, with all its threads and children; may be repeated
     #[arg(short, long = "pid", value_name = "PID")]
     pid: Vec<u32>,
-    /// cpu, fs, syscalls (which records fs, too), uprobe:FILE:FUNCTION[+OFFSET] or
-    /// uretprobe:FILE:FUNCTION, with fetch arguments in the kernel's syntax; may be repeated
-    /// [default: cpu and fs]
+    /// cpu, fs, libc (what add-ons open), syscalls (which records both, too),
+    /// uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION, with fetch arguments in the kernel's
+    /// syntax; may be repeated [default: cpu and fs]
     #[arg(short, long = "event", value_name = "EVENT")]
     event: Vec<EventSpec>,
     /// The capture; an existing one is kept as FILE.old
@@ -178,6 +178,7 @@ fn plan_of(
         frequency,
         files,
         syscalls: RecordPlan::syscalls(events),
+        libc: RecordPlan::libc(events),
         probes,
         inherit: !how.no_inherit,
         duration: how.duration,
@@ -236,6 +237,9 @@ fn tell(plan: &RecordPlan, summary: &Summary, console: &mut Console) -> (u8, Str
         summary.missing.iter().partition(|name| catalogue::armed_as(name).next().is_some());
     if files.iter().any(|name| catalogue::is_needed(name)) {
         console.say("no libuv in the target: its opens were not recorded (is it Node.js?)");
+    }
+    if files.iter().any(|name| *name == catalogue::LIBC) {
+        console.say("no glibc in the target: paths given to the C library were not recorded");
     }
     for name in others {
         console.say(&format!("{name}: no file that the target mapped has this function"));

@@ -86,6 +86,8 @@ pub struct RecordPlan {
     pub files: bool,
     /// Whether all system calls are recorded.
     pub syscalls: bool,
+    /// Whether paths given to the C library are recorded.
+    pub libc: bool,
     /// Probes of the user.
     pub probes: Vec<ProbeSpec>,
     /// Whether children are followed (threads always are).
@@ -123,6 +125,13 @@ impl RecordPlan {
         });
         let files = has(Set::Fs) || Self::syscalls(specs);
         (has(Set::Cpu).then_some(frequency), files, probes.collect())
+    }
+
+    /// Whether paths given to the C library are among the events. They tell what system calls that
+    /// are nobody's are about.
+    #[must_use]
+    pub fn libc(specs: &[EventSpec]) -> bool {
+        specs.contains(&EventSpec::Set(Set::Libc)) || Self::syscalls(specs)
     }
 
     /// Whether all system calls are among the events.

@@ -2,7 +2,7 @@
 //! brought to one form.
 
 use formats::capture::FieldType;
-use formats::catalogue::{self, Argument, Entry};
+use formats::catalogue::{self, Argument, Entry, LIBC, LIBC_FILE};
 use formats::probe::{ProbeKind, ProbeSpec};
 
 /// A probe that shall be armed wherever its function is found.
@@ -60,7 +60,7 @@ impl Wanted {
             name: entry.event.to_owned(),
             set: entry.set,
             kind: if entry.is_return() { ProbeKind::Return } else { ProbeKind::Entry },
-            file: None,
+            file: (entry.set == LIBC).then(|| LIBC_FILE.to_owned()),
             function: entry.function.to_owned(),
             offset: 0,
             arguments: entry.arguments.iter().map(|a| format!("{}={}", a.name, a.fetch)).collect(),

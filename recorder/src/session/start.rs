@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::PipeWriter;
 
 use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
-use formats::catalogue;
+use formats::catalogue::{self, LIBC};
 use formats::limits::Limits;
 
 use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
@@ -119,6 +119,10 @@ fn wanted(plan: &RecordPlan) -> Vec<Wanted> {
     if plan.files {
         wanted.extend(Wanted::set("fs", CPU_EVENT + 1));
     }
+    if plan.libc {
+        let event = wanted.last().map_or(CPU_EVENT + 1, Wanted::next_event);
+        wanted.extend(Wanted::set(LIBC, event));
+    }
     for probe in &plan.probes {
         let event = wanted.last().map_or(CPU_EVENT + 1, Wanted::next_event);
         wanted.push(Wanted::from_spec(event, probe));
@@ -230,7 +234,7 @@ fn start<'p>(
     if let Some(text) = javascript::no_map(plan.js, &targets) {
         warn("no-perf-map", text.to_owned(), &mut ingest, console);
     }
-    ingest.follows_files = plan.files;
+    ingest.follows_files = plan.files || plan.libc;
     let now = ingest_start(&mut ingest, &pids)?;
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
     let mode = OpenMode { inherit, on_exec: launching, stacks };

@@ -5,11 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::aggregate::glob::Glob;
 use crate::aggregate::operations::PathFilter;
-use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan};
+use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan, Weight};
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 done, but the capture is incomplete (records were \
 lost, or the file is cut short: said on stderr and in the output), or --source-maps found no map; 2 wrong use or failure. A closed \
@@ -100,6 +100,14 @@ struct ReportArgs {
     top: Option<usize>,
 }
 
+/// What widths are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WeightArg {
+    Count,
+    Time,
+    Bytes,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct FlamegraphArgs {
@@ -108,9 +116,13 @@ struct FlamegraphArgs {
     #[command(flatten)]
     maps: SourceMapArgs,
     /// What is drawn: cpu, fs, probe, or an event's name
-    /// [default: what has samples, in this order: cpu, fs (opens), the probe that was hit most]
+    /// [default: what has samples, in this order: cpu, fs (file operations), the probe that was hit most]
     #[arg(short, long, value_name = "EVENT")]
     event: Option<String>,
+    /// What widths are, of file operations: how many, how long they took (with their waiting), or how
+    /// many bytes they read and wrote
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WeightArg::Count)]
+    weight: WeightArg,
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "OUT.svg")]
     output: Option<PathBuf>,
@@ -177,7 +189,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
         Command::Flamegraph(args) => Plan {
             file: args.file.file,
             source_maps: args.maps.source_maps,
-            action: Action::Flamegraph(FlamegraphPlan { event: args.event, output: args.output }),
+            action: Action::Flamegraph(FlamegraphPlan {
+                event: args.event,
+                weight: match args.weight {
+                    WeightArg::Count => Weight::Count,
+                    WeightArg::Time => Weight::Time,
+                    WeightArg::Bytes => Weight::Bytes,
+                },
+                output: args.output,
+            }),
         },
         Command::Events(args) => Plan {
             file: args.file.file,
@@ -227,6 +247,8 @@ mod tests {
         let graph = plan(&["flamegraph", "f", "-e", "fs", "-o", "x.svg"]).unwrap().action;
         let Action::Flamegraph(graph) = graph else { panic!() };
         assert_eq!((graph.event.as_deref(), graph.output), (Some("fs"), Some("x.svg".into())));
+        let weight = plan(&["flamegraph", "f", "--weight", "time"]).unwrap().action;
+        assert!(matches!(weight, Action::Flamegraph(FlamegraphPlan { weight: Weight::Time, .. })));
         let events = plan(&["events", "f", "-e", "fs", "-e", "cpu", "--json", "--stacks"]);
         let Action::Events(events) = events.unwrap().action else { panic!() };
         assert_eq!(events.events, ["fs", "cpu"]);

@@ -1,6 +1,8 @@
 //! The `flamegraph` command: chooses the stacks and what the title says. How it is drawn is the
 //! business of [`crate::emit::flamegraph`].
 
+mod weights;
+
 use std::io::Write;
 
 use formats::capture::Capture;
@@ -10,8 +12,9 @@ use crate::aggregate::quality::js_names;
 use crate::aggregate::{StackCounts, count_stacks, losses};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
-use crate::join::{errno, operations};
-use crate::profile::{Kind, Profile, Reason, ResolvedFrame, ResolvedStackId};
+use crate::join::operations;
+use crate::plan::Weight;
+use crate::profile::{Profile, Reason, ResolvedStackId};
 use crate::report::CPU_SET;
 use crate::report::frames::{cmdline, comm, last_images};
 use crate::report::units::{counted, duration};
@@ -40,28 +43,44 @@ pub enum GraphError {
     /// There is nothing to draw, whatever is asked for.
     #[error("there are no samples in the capture")]
     Nothing,
+    /// Only file operations have it.
+    #[error("--weight time and --weight bytes are of file operations: use them with -e fs")]
+    NoWeight,
+    /// No operation weighs anything.
+    #[error("no file operation of the capture weighs anything in {unit}: use another --weight")]
+    Weightless {
+        /// What a weight counts.
+        unit: &'static str,
+    },
     /// Drawing or writing failed.
     #[error(transparent)]
     Render(#[from] FlamegraphError),
 }
 
-/// Draws the stacks of an event; if none is named of CPU time, else of opens, else of the probe that
-/// was hit most. Gives a sentence on what was drawn.
+/// Draws the stacks of an event; if none is named of CPU time, else of file operations, else of the probe
+/// that was hit most. A weight other than the number is one of file operations. Gives a sentence on what
+/// was drawn.
 ///
 /// # Errors
 /// No samples, or writing failed.
 pub fn write(
     capture: &Capture,
     event: Option<&str>,
+    weight: Weight,
     originals: &Originals,
     out: &mut dyn Write,
 ) -> Result<String, GraphError> {
     let drawable = drawable(capture);
     let first = drawable.first().map(|(name, _count)| name.as_str());
+    let first = if weight == Weight::Count { first } else { Some(OPEN_EVENT) };
     let event = event.or(first).ok_or(GraphError::Nothing)?;
+    let is_fs = event == OPEN_EVENT;
+    if !is_fs && weight != Weight::Count {
+        return Err(GraphError::NoWeight);
+    }
     let mut symboliser = Symboliser::new(capture, originals);
-    let counts = if event == OPEN_EVENT {
-        opens_with_paths(capture, &mut symboliser)
+    let counts = if is_fs {
+        weights::weighed(capture, &mut symboliser, weight)
     } else {
         count_stacks(capture, &mut symboliser, |def| def.name == event || def.set == event)
     };
@@ -71,16 +90,22 @@ pub fn write(
         }
         let known: Vec<String> =
             drawable.iter().map(|(name, count)| format!("-e {} ({count})", quoted(name))).collect();
+        if is_fs && drawable.iter().any(|(name, _count)| name == OPEN_EVENT) {
+            return Err(GraphError::Weightless { unit: weights::unit(weight) });
+        }
         let event = clean_string(event.as_bytes(), NAME_CHARS);
         return Err(GraphError::NoSamples { event, known: known.join(", ") });
     }
-    let weight = match event {
-        OPEN_EVENT => counted(counts.total(), "open", "opens"),
-        _ => counted(counts.total(), "sample", "samples"),
+    let in_words = |total| match is_fs {
+        true => weights::in_words(weight, total),
+        false => counted(total, "sample", "samples"),
     };
-    let what = match event {
-        OPEN_EVENT => weight.clone(),
-        _ => format!("{weight} of {}", clean_string(event.as_bytes(), COMMAND_CHARS)),
+    let weight_in_words = in_words(counts.total());
+    let what = match is_fs {
+        true => weight_in_words.clone(),
+        false => {
+            format!("{weight_in_words} of {}", clean_string(event.as_bytes(), COMMAND_CHARS))
+        }
     };
     let source = capture
         .events
@@ -91,19 +116,20 @@ pub fn write(
     let mut options = FlamegraphOptions {
         title: format!("{}, {length}, {what}{}", target(capture), source.unwrap_or_default()),
         subtitle: String::new(),
-        unit: if event == OPEN_EVENT { "opens" } else { "samples" }.to_owned(),
+        unit: if is_fs { weights::unit(weight) } else { "samples" }.to_owned(),
         js_names: js_names(capture),
     };
     let profile = symboliser.into_profile();
     let rows = with_stack(&profile, &counts);
     let drawn: u64 = rows.iter().map(|(_stack, count)| count).sum();
     if drawn < counts.total() {
-        options.subtitle = format!("stacks of {drawn} of {weight}");
+        options.subtitle =
+            format!("stacks of {} of {weight_in_words}", weights::amount(weight, drawn));
     }
     let rendered = flamegraph::render(&profile, &rows, &options, out)?;
     Ok(match rendered.merged_frames {
-        0 => weight,
-        merged => format!("{weight}, {merged} narrow frames merged"),
+        0 => weight_in_words,
+        merged => format!("{weight_in_words}, {merged} narrow frames merged"),
     })
 }
 
@@ -119,35 +145,17 @@ fn with_stack(profile: &Profile, counts: &StackCounts) -> Vec<(ResolvedStackId, 
     if rows.is_empty() { counts.rows() } else { rows }
 }
 
-/// How often each stack occurs, with the path and the result as its leaf: an open is about a file.
-fn opens_with_paths(capture: &Capture, symboliser: &mut Symboliser<'_>) -> StackCounts {
-    let mut counts = StackCounts::default();
-    let joined = operations::join(capture).operations;
-    for open in joined.iter().filter(|operation| operation.is_open()) {
-        let stack = symboliser.resolve(open.stack, open.start_ns);
-        let path = open.path.map_or("(path not readable)".to_owned(), |path| match path {
-            b"" => "(empty path)".to_owned(),
-            path => clean_string(path, PATH_CHARS),
-        });
-        let error = open.errno().map_or(String::new(), |number| errno::name(number).into_owned());
-        let leaf =
-            ResolvedFrame { file: Some(path), ..ResolvedFrame::named(Kind::Operation, error) };
-        counts.add(symboliser.with_leaf(stack, leaf), 1);
-    }
-    counts
-}
-
 /// What can be drawn, with the number of its samples: the first is what is drawn unless something else
 /// is asked for.
 fn drawable(capture: &Capture) -> Vec<(String, u64)> {
-    let (mut cpu, mut opens) = (0, 0);
+    let (mut cpu, mut begun) = (0, 0);
     // A name may stand for several events.
     let mut probes: Vec<(String, u64)> = Vec::new();
     for event in losses::by_event(capture) {
         match capture.event(event.id) {
             Some(def) if def.set == CPU_SET => cpu += event.samples,
             Some(def) if operations::is_part(def) => {
-                opens += if def.name == operations::OPEN { event.samples } else { 0 };
+                begun += if operations::is_beginning(def) { event.samples } else { 0 };
             }
             Some(_) => match probes.iter_mut().find(|(name, _count)| *name == event.event) {
                 Some((_name, count)) => *count += event.samples,
@@ -158,7 +166,7 @@ fn drawable(capture: &Capture) -> Vec<(String, u64)> {
         }
     }
     probes.sort_by_key(|(_name, count)| std::cmp::Reverse(*count));
-    let mut drawable = vec![(CPU_SET.to_owned(), cpu), (OPEN_EVENT.to_owned(), opens)];
+    let mut drawable = vec![(CPU_SET.to_owned(), cpu), (OPEN_EVENT.to_owned(), begun)];
     drawable.extend(probes);
     drawable.retain(|(_name, count)| *count > 0);
     drawable
@@ -205,7 +213,7 @@ mod tests {
 
     fn draw(capture: &Capture, event: Option<&str>) -> Result<String, String> {
         let mut out = Vec::new();
-        write(capture, event, &Originals::default(), &mut out)
+        write(capture, event, Weight::Count, &Originals::default(), &mut out)
             .map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
@@ -245,13 +253,62 @@ mod tests {
         );
         let opens = capture(true);
         let svg = draw(&opens, None).unwrap();
-        let title = "node app/server.js (pid 10) and 1 other process, 2.00 s, 2 opens";
+        let title = "node app/server.js (pid 10) and 1 other process, 2.00 s, 2 file operations";
         assert!(drawn(&svg, title), "{svg}");
-        assert!(svg.contains("config/local.json ENOENT (1 opens, "), "{svg}");
+        assert!(svg.contains("open config/local.json ENOENT (1 operations, "), "{svg}");
         let error = draw(&opens, Some("nothing")).unwrap_err();
         assert!(error.ends_with("it has -e fs (2), -e 'uprobe:node:f' (1)"), "{error}");
         let error = draw(&CaptureBuilder::new().finish(), None).unwrap_err();
         assert_eq!(error, "there are no samples in the capture");
+    }
+
+    #[test]
+    fn widths_are_counts_times_or_bytes() {
+        let mut build = CaptureBuilder::new();
+        let thread = build.process(10, &[10])[0];
+        build.jit(
+            0,
+            0,
+            &[
+                (0x1000, 16, b"JS:~load /app/load.js:3:1"),
+                (0x2000, 16, b"JS:~readFileAfterOpen node:fs:4:1"),
+            ],
+        );
+        let jit = |address| formats::capture::Frame::Jit { process: 0, address, call: false };
+        let (load, after) = (build.stack(&[jit(0x1000)]), build.stack(&[jit(0x2000)]));
+        build.open(thread, 1_000, 1, "/srv/app/a.txt", true, load);
+        build.cleanup(thread, 3_001_000, 1, 9);
+        build.operations_by(after);
+        build.operation(thread, 3_100_000, "uv_fs_read", 1, &[("file", 9.into())]);
+        build.cleanup_of(thread, 4_100_000, 1, 700, 3);
+        build.open(thread, 5_000_000, 1, "/gone", false, load);
+        build.cleanup(thread, 5_000_400, 1, -2);
+        let capture = build.finish();
+        let draw = |weight, event| {
+            let mut out = Vec::new();
+            let note = write(&capture, event, weight, &Originals::default(), &mut out);
+            note.map(|note| (note, String::from_utf8(out).unwrap()))
+        };
+        let (note, svg) = draw(Weight::Count, None).unwrap();
+        assert_eq!(note, "3 file operations");
+        assert!(svg.contains("<title>open app/a.txt (1 operations, 33.33%)"), "{svg}");
+        assert!(svg.contains("<title>open gone ENOENT (1 operations, "), "{svg}");
+        // Read by nobody but Node: it stands where the file was opened, and says so.
+        assert!(svg.contains("<title>read app/a.txt (inferred) (1 operations, "), "{svg}");
+        assert!(svg.contains("<title>load app/load.js:3 (3 operations, 100.00%)"), "{svg}");
+        let (note, svg) = draw(Weight::Time, None).unwrap();
+        assert_eq!(note, "4.00 ms of file operations");
+        assert!(svg.contains("<title>open app/a.txt (3,000 µs, 75.00%)"), "{svg}");
+        assert!(drawn(&svg, "node app/server.js (pid 10), 2.00 s, 4.00 ms of file operations"));
+        let (note, svg) = draw(Weight::Bytes, Some("fs")).unwrap();
+        assert_eq!(note, "700 bytes read and written");
+        assert!(svg.contains("<title>read app/a.txt (inferred) (700 bytes, 100.00%)"), "{svg}");
+        assert!(!svg.contains("<title>open "), "{svg}");
+        let error = draw(Weight::Time, Some("cpu")).unwrap_err().to_string();
+        assert!(error.ends_with("use them with -e fs"), "{error}");
+        let opens = self::capture(true);
+        let none = write(&opens, None, Weight::Bytes, &Originals::default(), &mut Vec::new());
+        assert!(none.unwrap_err().to_string().contains("in bytes: use another --weight"));
     }
 
     #[test]

@@ -39,11 +39,25 @@ pub struct ReportPlan {
     pub top: Option<usize>,
 }
 
+/// What the width of a frame stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weight {
+    /// How often.
+    #[default]
+    Count,
+    /// How long: the latencies of file operations.
+    Time,
+    /// How many bytes were read and written.
+    Bytes,
+}
+
 /// A flamegraph.
 #[derive(Debug, Clone, Default)]
 pub struct FlamegraphPlan {
     /// Set or event name; `cpu` if there are CPU samples, else `fs`, else the probe that was hit most.
     pub event: Option<String>,
+    /// What widths are.
+    pub weight: Weight,
     /// Where to; standard output if absent.
     pub output: Option<PathBuf>,
 }

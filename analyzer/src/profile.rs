@@ -81,7 +81,7 @@ pub struct ResolvedFrame {
     pub generated: Option<Box<Generated>>,
     /// Part of the code of the next frame outwards.
     pub inlined: bool,
-    /// Path of the binary or library, for native and kernel code.
+    /// Path of the binary or library, for native and kernel code; of an operation what was done.
     pub module: Option<String>,
     /// Why there is no name.
     pub unresolved: Option<Reason>,

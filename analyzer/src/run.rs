@@ -191,12 +191,12 @@ fn flamegraph(
     messages: &mut dyn Write,
 ) -> Result<(), RunError> {
     let Some(path) = &plan.output else {
-        graph::write(capture, plan.event.as_deref(), originals, out)?;
+        graph::write(capture, plan.event.as_deref(), plan.weight, originals, out)?;
         return Ok(());
     };
     // Into memory first: a failure must not leave half a file, nor destroy the one before.
     let mut svg = Vec::new();
-    let note = graph::write(capture, plan.event.as_deref(), originals, &mut svg)?;
+    let note = graph::write(capture, plan.event.as_deref(), plan.weight, originals, &mut svg)?;
     write_file(path, &svg)?;
     let path = Clean(path.as_os_str().as_bytes());
     say(messages, &format!("wrote {path}: {} bytes, {note}", svg.len()));
@@ -280,7 +280,10 @@ mod tests {
         assert!(text.contains("no event nothing; it has cpu, fs,"), "{text}");
         let (code, text) = status(
             &whole,
-            Action::Flamegraph(FlamegraphPlan { event: Some("cpu".into()), output: None }),
+            Action::Flamegraph(FlamegraphPlan {
+                event: Some("cpu".into()),
+                ..FlamegraphPlan::default()
+            }),
             &mut out,
         );
         assert_eq!(

@@ -156,8 +156,14 @@ HOW GOOD ARE THESE STACKS
 fn the_flamegraph_merges_call_sites() {
     let capture = finish(application(), "heap");
     let mut out = Vec::new();
-    crate::graph::write(&capture, Some("cpu"), &crate::source_map::Originals::default(), &mut out)
-        .unwrap();
+    crate::graph::write(
+        &capture,
+        Some("cpu"),
+        crate::plan::Weight::Count,
+        &crate::source_map::Originals::default(),
+        &mut out,
+    )
+    .unwrap();
     let svg = String::from_utf8(out).unwrap();
     assert_eq!(svg.matches("<title>hot ").count(), 1, "{svg}");
     assert!(svg.contains("<title>hot lib/report.js:5 (100 samples, 100.00%)"), "{svg}");
@@ -196,11 +202,12 @@ fn hits_without_a_stack_are_said_and_not_drawn() {
     let without: Vec<_> = events.iter().map(|event| event["without_stack"].as_u64()).collect();
     assert_eq!(without.iter().filter(|hits| hits.is_some()).count(), 2);
     assert_eq!((without[1], without[3]), (Some(45), Some(45)));
-    for (event, what) in [("fs", "opens"), ("probe", "samples")] {
+    for (event, what) in [("fs", "file operations"), ("probe", "samples")] {
         let mut out = Vec::new();
         crate::graph::write(
             &capture,
             Some(event),
+            crate::plan::Weight::Count,
             &crate::source_map::Originals::default(),
             &mut out,
         )

@@ -93,7 +93,10 @@ fn label(frame: &ResolvedFrame, names: JsNames, shorten: fn(&str) -> String) -> 
                 format!("{function} {}{line}", shorten(file))
             }
             Some(file) if frame.kind == Kind::Operation => {
-                format!("{} {}", path_end(&shorten(file)), frame.function)
+                let done = frame.module.as_deref().unwrap_or_default();
+                format!("{done} {} {}", path_end(&shorten(file)), frame.function)
+                    .trim_end()
+                    .to_owned()
             }
             _ => frame.function.clone(),
         },
@@ -198,14 +201,15 @@ mod tests {
     fn operations_end_in_their_error() {
         let text = |file: &str, error: &str| {
             let frame = ResolvedFrame::named(Kind::Operation, error.to_owned());
-            let frame = ResolvedFrame { file: Some(file.to_owned()), ..frame };
+            let module = Some("open".to_owned());
+            let frame = ResolvedFrame { file: Some(file.to_owned()), module, ..frame };
             label(&frame, JsNames::default(), short_file)
         };
-        assert_eq!(text("/srv/app/config/local.json", "ENOENT"), "config/local.json ENOENT");
-        assert_eq!(text("/srv/app/config/local.json", ""), "config/local.json");
+        assert_eq!(text("/srv/app/config/local.json", "ENOENT"), "open config/local.json ENOENT");
+        assert_eq!(text("/srv/app/config/local.json", ""), "open config/local.json");
         let long = text(&format!("/{}/end.json", "x".repeat(400)), "EACCES");
-        assert!(long.starts_with("…x") && long.ends_with("x/end.json EACCES"), "{long}");
-        assert_eq!(long.chars().count(), MAX_PATH + " EACCES".len());
+        assert!(long.starts_with("open …x") && long.ends_with("x/end.json EACCES"), "{long}");
+        assert_eq!(long.chars().count(), MAX_PATH + "open  EACCES".len());
     }
 
     #[test]

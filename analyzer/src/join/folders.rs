@@ -8,7 +8,7 @@ use formats::capture::Holding;
 use super::operations::Operation;
 
 /// What `chdir` is called.
-const CHANGE: &str = "chdir";
+pub(super) const CHANGE: &str = "chdir";
 /// What looks for a name without a slash in other folders.
 const SEARCHES: &str = "dlopen";
 /// Operations whose first path is the text of a link.
@@ -79,8 +79,11 @@ fn first_name(path: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Tells each operation the folder it was in, and gives the folders. `operations` are in the order of
 /// their beginning.
-pub(super) fn assign(operations: &mut [Operation<'_>], holdings: &[Holding]) -> Vec<Folder> {
-    let looks = holdings.iter().filter(|holding| holding.number == 0);
+pub(super) fn assign<'h>(
+    operations: &mut [Operation<'_>],
+    holdings: impl Iterator<Item = &'h Holding>,
+) -> Vec<Folder> {
+    let looks = holdings.filter(|holding| holding.number == 0);
     let looks: HashMap<u32, &Holding> = looks.map(|holding| (holding.process, holding)).collect();
     let ended = |change: &Operation<'_>| {
         change.start_ns.saturating_add(change.latency_ns.unwrap_or_default())

@@ -12,8 +12,8 @@ use formats::capture::Holding;
 use super::operations::Operation;
 
 /// Operations that give a handle, and those that take it away.
-const OPENING: [&str; 2] = ["open", "opendir"];
-const CLOSING: [&str; 2] = ["close", "closedir"];
+pub(super) const OPENING: [&str; 2] = ["open", "opendir"];
+pub(super) const CLOSING: [&str; 2] = ["close", "closedir"];
 
 /// A handle within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,13 +63,22 @@ impl<'c> Lives<'c> {
     }
 }
 
-/// Gives operations on handles their paths. `addresses` are what opening a directory gave, by the
+/// What is open when all operations have begun.
+#[derive(Debug, Default)]
+pub(super) struct Alive {
+    /// By the places of the operations that opened it.
+    pub(super) openers: HashSet<usize>,
+    /// From before the recording: process and descriptor.
+    pub(super) held: HashSet<(u32, i64)>,
+}
+
+/// Gives operations on handles their paths, and tells what is open then. `addresses` are what opening a directory gave, by the
 /// operation's place; `operations` are in the order of their beginning.
 pub(super) fn name<'c>(
     operations: &mut [Operation<'c>],
     addresses: &HashMap<usize, u64>,
-    holdings: &'c [Holding],
-) {
+    holdings: impl Iterator<Item = &'c Holding> + Clone,
+) -> Alive {
     let mut lives: HashMap<Handle, Lives<'c>> = HashMap::new();
     let mut held = held(operations, holdings);
     for (place, operation) in operations.iter_mut().enumerate() {
@@ -104,6 +113,18 @@ pub(super) fn name<'c>(
             lives.end();
         }
     }
+    let mut alive = Alive::default();
+    let known = lives.iter().flat_map(|(handle, lives)| {
+        lives.current.iter().chain(&lives.next).map(move |life| (*handle, *life))
+    });
+    for (handle, life) in known.chain(held.into_iter().map(|(_, handle, life)| (handle, life))) {
+        match (life.opener, handle) {
+            (Some(place), _) => drop(alive.openers.insert(place)),
+            (None, Handle::File(process, number)) => drop(alive.held.insert((process, number))),
+            (None, Handle::Directory(..)) => {}
+        }
+    }
+    alive
 }
 
 /// The handles from before the recording, with the time from which each is certainly what /proc said;
@@ -111,8 +132,11 @@ pub(super) fn name<'c>(
 ///
 /// /proc was read when the probes were armed, so that a number can be that of a recorded open. One that
 /// was closed before is another one now.
-fn held<'c>(operations: &[Operation<'_>], holdings: &'c [Holding]) -> Vec<(u64, Handle, Life<'c>)> {
-    let looked: HashMap<u32, u64> = holdings.iter().map(|h| (h.process, h.time_ns)).collect();
+fn held<'c>(
+    operations: &[Operation<'_>],
+    holdings: impl Iterator<Item = &'c Holding> + Clone,
+) -> Vec<(u64, Handle, Life<'c>)> {
+    let looked: HashMap<u32, u64> = holdings.clone().map(|h| (h.process, h.time_ns)).collect();
     let (mut opened, mut closed) = (HashSet::new(), HashSet::new());
     for operation in operations {
         let before = looked.get(&operation.process).is_some_and(|&at| operation.start_ns < at);
@@ -140,7 +164,7 @@ fn held<'c>(operations: &[Operation<'_>], holdings: &'c [Holding]) -> Vec<(u64, 
             Life { path, opener: None, known_ns: from },
         ))
     };
-    let mut held: Vec<_> = holdings.iter().filter_map(life).collect();
+    let mut held: Vec<_> = holdings.filter_map(life).collect();
     held.sort_by_key(|&(from, ..)| std::cmp::Reverse(from));
     held
 }

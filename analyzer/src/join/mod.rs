@@ -4,7 +4,9 @@
 pub mod errno;
 pub mod flags;
 pub mod folders;
+mod giving;
 mod handles;
+pub mod joining;
 pub mod operations;
 mod outside;
 mod part;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use formats::catalogue::{self, Entry, Role, THROWING};
 
 use super::errno::{DLOPEN_FAILED, ENOENT, UNKNOWN};
-use super::operations::{NewPath, Operation, SAME_HIT_NS, Sample};
+use super::joining::{NewPath, SAME_HIT_NS, Sample};
 
 /// What a call leaves on the stack, and its return takes off: the return address.
 const RETURN_ADDRESS: u64 = 8;
@@ -29,17 +29,17 @@ struct Call {
 }
 
 /// What has been called and has not returned.
-#[derive(Default)]
-pub(super) struct Outside<'c> {
+#[derive(Debug, Default)]
+pub(super) struct Outside {
     calls: HashMap<Thread, Vec<Call>>,
-    new_paths: HashMap<Thread, (u64, NewPath<'c>)>,
+    new_paths: HashMap<Thread, (u64, NewPath)>,
     /// The newest operation of a thread, while its error may still be told.
     doubtful: HashMap<Thread, usize>,
 }
 
 /// What a return says of how it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It went well.
     Well,
     /// It went well, or failed: Node will say so.
@@ -48,102 +48,123 @@ enum Outcome {
     Failed(i64),
 }
 
-impl<'c> Outside<'c> {
+impl Outcome {
+    /// The operation's result; `would_be_told`: an error would be thrown where it is seen.
+    pub(super) fn result(self, would_be_told: bool) -> Option<i64> {
+        match self {
+            Self::Well => Some(0),
+            Self::Failed(number) => Some(-number),
+            Self::Doubtful => would_be_told.then_some(0),
+        }
+    }
+}
+
+/// What a return says.
+#[derive(Debug, Default)]
+pub(super) struct Returned {
+    /// Operations that have returned before, unseen, by place.
+    pub(super) unseen: Vec<usize>,
+    /// The operation that returns, and how it went.
+    pub(super) call: Option<(usize, Outcome)>,
+}
+
+impl Outside {
     /// Whether the samples of this entry are parts of such operations.
     pub(super) fn is_part(entry: &Entry) -> bool {
         entry.arguments.iter().any(|argument| argument.role == Role::StackTop)
     }
 
     /// A call begins an operation unless it is a step of another one. `place` is where the operation
-    /// will be.
-    pub(super) fn begins(&mut self, sample: &Sample<'c, '_>, place: usize) -> bool {
+    /// will be. Beside it the operations that have returned, unseen.
+    pub(super) fn begins(&mut self, sample: &Sample<'_, '_>, place: usize) -> (bool, Vec<usize>) {
         let thread = (sample.process, sample.tid);
         self.doubtful.remove(&thread);
-        let Some(top) = sample.value(Role::StackTop) else { return false };
+        let Some(top) = sample.value(Role::StackTop) else { return (false, Vec::new()) };
         let calls = self.calls.entry(thread).or_default();
         // The stack grows downwards: what would lie below this call has returned, unseen.
-        calls.retain(|call| call.top > top);
+        let unseen = calls.extract_if(.., |call| call.top <= top);
+        let unseen = unseen.filter_map(|call| call.place).collect();
         let entry = sample.part.entry;
         let begins = calls.is_empty()
             // Without a path it is about the program itself.
-            && (entry.event != "dlopen" || sample.text(Role::Path).is_some());
+            && (entry.event != "dlopen" || sample.text(Role::Path) != 0);
         if returns(entry) {
             calls.push(Call { top, place: begins.then_some(place) });
         }
-        begins
+        (begins, unseen)
     }
 
-    /// The second path of a call; both probes are at one instruction, and either may be written first.
-    pub(super) fn new_path(&mut self, sample: &Sample<'c, '_>, operations: &mut [Operation<'c>]) {
+    /// The second path of a call: where its operation is, and the path. Both probes are at one
+    /// instruction, and either may be written first.
+    pub(super) fn new_path(&mut self, sample: &Sample<'_, '_>) -> Option<(usize, u32)> {
         let thread = (sample.process, sample.tid);
-        let Some(top) = sample.value(Role::StackTop) else { return };
+        let top = sample.value(Role::StackTop)?;
         let new =
             NewPath { tid: sample.tid, time: sample.time_ns, path: sample.text(Role::NewPath) };
         let call = self.calls.get(&thread).and_then(|calls| calls.last());
-        let operation = call.filter(|call| call.top == top).map(|call| call.place);
-        match operation {
-            Some(None) => {}
-            Some(Some(place)) => {
-                if let Some(operation) = operations.get_mut(place)
-                    && new.time.saturating_sub(operation.start_ns) < SAME_HIT_NS
-                {
-                    operation.new_path = new.path;
-                }
+        match call.filter(|call| call.top == top) {
+            Some(call) => Some((call.place?, new.path)),
+            None => {
+                self.new_paths.insert(thread, (top, new));
+                None
             }
-            None => drop(self.new_paths.insert(thread, (top, new))),
         }
     }
 
-    /// The second path that was seen before its call.
-    pub(super) fn stashed(&mut self, sample: &Sample<'c, '_>) -> Option<&'c [u8]> {
-        let (top, new) = self.new_paths.remove(&(sample.process, sample.tid))?;
-        let is_same = Some(top) == sample.value(Role::StackTop)
-            && sample.time_ns.saturating_sub(new.time) < SAME_HIT_NS;
-        new.path.filter(|_| is_same)
+    /// The second path that was seen before its call; 0 for none.
+    pub(super) fn stashed(&mut self, sample: &Sample<'_, '_>) -> u32 {
+        let stashed = self.new_paths.remove(&(sample.process, sample.tid));
+        let is_same = |(top, new): &(u64, NewPath)| {
+            Some(*top) == sample.value(Role::StackTop)
+                && sample.time_ns.saturating_sub(new.time) < SAME_HIT_NS
+        };
+        stashed.filter(is_same).map_or(0, |(_top, new)| new.path)
     }
 
     /// A function returns.
-    pub(super) fn returned(&mut self, sample: &Sample<'c, '_>, operations: &mut [Operation<'c>]) {
+    pub(super) fn returned(&mut self, sample: &Sample<'_, '_>) -> Returned {
         let thread = (sample.process, sample.tid);
-        let Some(top) = sample.value(Role::StackTop) else { return };
-        let Some(calls) = self.calls.get_mut(&thread) else { return };
+        let Some(top) = sample.value(Role::StackTop) else { return Returned::default() };
+        let Some(calls) = self.calls.get_mut(&thread) else { return Returned::default() };
         let own = top.wrapping_sub(RETURN_ADDRESS);
-        calls.retain(|call| call.top >= own);
-        let Some(call) = calls.pop_if(|call| call.top == own) else { return };
-        let Some((place, operation)) =
-            call.place.and_then(|place| Some((place, operations.get_mut(place)?)))
-        else {
-            return;
-        };
-        operation.latency_ns = Some(sample.time_ns.saturating_sub(operation.start_ns));
-        let outcome = outcome(sample);
-        operation.result = match outcome {
-            Outcome::Well => Some(0),
-            Outcome::Failed(number) => Some(-number),
-            // Node throws what went wrong on its own thread, at once; elsewhere it is not seen.
-            Outcome::Doubtful => operation.job.is_none().then_some(0),
-        };
-        if matches!(outcome, Outcome::Doubtful | Outcome::Failed(UNKNOWN)) {
+        let unseen = calls.extract_if(.., |call| call.top < own);
+        let unseen = unseen.filter_map(|call| call.place).collect();
+        let place = calls.pop_if(|call| call.top == own).and_then(|call| call.place);
+        let call = place.map(|place| (place, outcome(sample)));
+        if let Some((place, Outcome::Doubtful | Outcome::Failed(UNKNOWN))) = call {
             self.doubtful.insert(thread, place);
         }
+        Returned { unseen, call }
     }
 
     /// Another operation of this thread: an error that is told later is not that of the one before.
-    pub(super) fn goes_on(&mut self, sample: &Sample<'c, '_>) {
+    pub(super) fn goes_on(&mut self, sample: &Sample<'_, '_>) {
         self.doubtful.remove(&(sample.process, sample.tid));
     }
 
-    /// Node throws an error.
-    pub(super) fn thrown(&mut self, sample: &Sample<'c, '_>, operations: &mut [Operation<'c>]) {
+    /// Node throws an error: the operation whose error it is, and the error.
+    pub(super) fn thrown(&mut self, sample: &Sample<'_, '_>) -> Option<(usize, i64)> {
         let is_of_these = |call: u64| THROWING.iter().any(|own| call == word(*own));
-        let Some(place) = self.doubtful.remove(&(sample.process, sample.tid)) else { return };
-        if let Some(operation) = operations.get_mut(place)
-            && let Some(error) = sample.number(Role::Status).filter(|&error| error > 0)
-            && sample.value(Role::Number).is_some_and(is_of_these)
-        {
-            operation.result = Some(-error);
-            operation.errno_thrown = true;
-        }
+        let place = self.doubtful.remove(&(sample.process, sample.tid))?;
+        let error = sample.number(Role::Status).filter(|&error| error > 0)?;
+        sample.value(Role::Number).is_some_and(is_of_these).then_some((place, error))
+    }
+
+    /// Operations whose error may still be told, by place.
+    pub(super) fn doubtful(&self) -> impl Iterator<Item = usize> + '_ {
+        self.doubtful.values().copied()
+    }
+
+    /// Forgets a process.
+    pub(super) fn process_ended(&mut self, process: u32) {
+        self.calls.retain(|&(of, _), _| of != process);
+        self.new_paths.retain(|&(of, _), _| of != process);
+        self.doubtful.retain(|&(of, _), _| of != process);
+    }
+
+    /// Second paths that wait for their calls.
+    pub(super) fn new_paths(&mut self) -> impl Iterator<Item = &mut u32> + '_ {
+        self.new_paths.values_mut().map(|(_top, new)| &mut new.path)
     }
 }
 
@@ -152,7 +173,7 @@ fn word(letters: [u8; 2]) -> u64 {
 }
 
 /// Whether the return of a function is probed.
-fn returns(call: &Entry) -> bool {
+pub(super) fn returns(call: &Entry) -> bool {
     catalogue::entries().any(|entry| entry.is_return() && entry.function == call.function)
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use formats::capture::Moved;
 use formats::catalogue::{FILE_WORK, LOOKUP_WORK, QUEUE_REQUEST_TO_WORK, QUEUED_WORK};
 
 /// Bytes of a `uv_loop_t` (include/uv.h), at most: the handle by which the pool wakes a loop is within
@@ -55,7 +56,9 @@ pub(super) struct Asked {
 /// What a pool thread does now.
 #[derive(Debug, Clone, Copy)]
 struct Running {
-    job: usize,
+    job: Job,
+    /// Its place among the jobs.
+    place: usize,
     /// The loop that gets the result.
     wakes: u64,
     /// The file operation's place.
@@ -68,7 +71,10 @@ pub(super) type Place = (u32, u32);
 /// The pool so far.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pub(super) jobs: Vec<Job>,
+    /// Jobs that have ended, with their places: the order in which they began.
+    jobs: Vec<(usize, Job)>,
+    /// Places given out.
+    next: usize,
     running: HashMap<Place, Running>,
     /// By process and address of the request.
     queued: HashMap<(u32, u64), Asked>,
@@ -99,10 +105,7 @@ impl Pool {
             LOOKUP_WORK => (JobKind::Lookup, None),
             _ => return,
         };
-        let running =
-            Running { job: self.jobs.len(), wakes, operation: operation.map(|(place, _)| place) };
-        self.running.insert((process, worker), running);
-        self.jobs.push(Job {
+        let job = Job {
             kind,
             process,
             worker,
@@ -111,26 +114,70 @@ impl Pool {
             start_ns,
             end_ns: None,
             stack: asked.map_or(0, |asked| asked.stack),
-        });
+        };
+        let operation = operation.map(|(place, _)| place);
+        let running = Running { job, place: self.next, wakes, operation };
+        self.next += 1;
+        if let Some(before) = self.running.insert((process, worker), running) {
+            // Its end was lost.
+            self.jobs.push((before.place, before.job));
+        }
     }
 
     /// A thread wakes a loop: if it is a pool thread and the loop the one that waits for its work, the
     /// work has ended. Gives the place of the file operation, and how long the work took.
     pub(super) fn wake(&mut self, at: Place, time_ns: u64, handle: u64) -> Option<(usize, u64)> {
-        let running = *self.running.get(&at)?;
-        if handle.wrapping_sub(running.wakes) >= LOOP_BYTES {
+        let Running { job, place, wakes, operation } = *self.running.get(&at)?;
+        if handle.wrapping_sub(wakes) >= LOOP_BYTES {
             return None;
         }
         self.running.remove(&at);
-        let job = self.jobs.get_mut(running.job)?;
-        job.end_ns = Some(time_ns);
-        Some((running.operation?, time_ns.saturating_sub(job.start_ns)))
+        self.jobs.push((place, Job { end_ns: Some(time_ns), ..job }));
+        Some((operation?, time_ns.saturating_sub(job.start_ns)))
     }
 
     /// The program's own work that a thread does now, as a place among the jobs.
     pub(super) fn queued_on(&self, at: Place) -> Option<(u32, &Job)> {
         let running = self.running.get(&at)?;
-        let job = self.jobs.get(running.job).filter(|job| job.kind == JobKind::Queued)?;
-        Some((u32::try_from(running.job).ok()?, job))
+        let job = Some(&running.job).filter(|job| job.kind == JobKind::Queued)?;
+        Some((u32::try_from(running.place).ok()?, job))
+    }
+
+    /// All jobs, by time of their beginning.
+    pub(super) fn finish(mut self) -> Vec<Job> {
+        self.jobs.extend(self.running.into_values().map(|running| (running.place, running.job)));
+        self.jobs.sort_unstable_by_key(|&(place, _)| place);
+        self.jobs.into_iter().map(|(_, job)| job).collect()
+    }
+
+    /// Forgets the jobs that have ended, and requests that no thread has begun if there are more than
+    /// `limit`: they were lost.
+    pub(super) fn forget(&mut self, limit: usize) {
+        self.jobs.clear();
+        if self.queued.len() > limit {
+            self.queued.clear();
+        }
+    }
+
+    /// Forgets a process.
+    pub(super) fn process_ended(&mut self, process: u32) {
+        self.running.retain(|&(of, _), _| of != process);
+        self.queued.retain(|&(of, _), _| of != process);
+    }
+
+    /// The stacks of the capture that may be asked for.
+    pub(super) fn stacks(&self) -> impl Iterator<Item = u32> + '_ {
+        let running = self.running.values().map(|running| running.job.stack);
+        running.chain(self.queued.values().map(|asked| asked.stack))
+    }
+
+    /// The capture's stacks have other indexes now.
+    pub(super) fn moved(&mut self, moved: &Moved) {
+        for running in self.running.values_mut() {
+            running.job.stack = moved.stack(running.job.stack);
+        }
+        for asked in self.queued.values_mut() {
+            asked.stack = moved.stack(asked.stack);
+        }
     }
 }

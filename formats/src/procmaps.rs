@@ -46,6 +46,12 @@ impl MapsEntry<'_> {
     pub fn is_vdso(&self) -> bool {
         self.path.as_deref() == Some(b"[vdso]")
     }
+
+    /// Whether this is the kernel's `[uprobes]` (kernel/events/uprobes.c, `xol_add_vma`). Its beginning
+    /// is where functions with a return probe return to.
+    pub fn is_uprobes(&self) -> bool {
+        self.path.as_deref() == Some(b"[uprobes]")
+    }
 }
 
 /// A whole maps file.

@@ -64,7 +64,7 @@ impl Files {
         cold: &mut usize,
     ) -> Option<(Rule, &[u8])> {
         let key = match &mapping.source {
-            Source::Memory => return None,
+            Source::Memory | Source::Uprobes => return None,
             Source::Vdso => ((0, 0), 0),
             Source::File(identity) => (identity.device, identity.inode),
         };
@@ -119,7 +119,7 @@ impl Files {
 /// `None` when the file cannot be opened, `Some(None)` when it has no tables.
 fn load(mappings: &Mappings, mapping: &Mapping, budget: u64) -> Option<Option<Table>> {
     match &mapping.source {
-        Source::Memory => Some(None),
+        Source::Memory | Source::Uprobes => Some(None),
         Source::Vdso => {
             let image = vdso_image().ok()?;
             Some(Table::read(image.as_slice(), budget))

@@ -15,6 +15,8 @@ pub(super) enum Source {
     File(Rc<Identity>),
     /// The kernel's vDSO.
     Vdso,
+    /// The kernel's code for return probes.
+    Uprobes,
     /// No file: code made at run time.
     Memory,
 }
@@ -48,6 +50,7 @@ impl Mappings {
                     Source::File(Rc::new(identity))
                 }
                 _ if entry.is_vdso() => Source::Vdso,
+                _ if entry.is_uprobes() => Source::Uprobes,
                 _ => Source::Memory,
             };
             let (start, end, offset) = (entry.start, entry.end, entry.offset);
@@ -69,6 +72,13 @@ impl Mappings {
             let after = self.list.partition_point(|mapping| mapping.start <= address);
             holds(after.checked_sub(1)?)
         })
+    }
+
+    /// Whether a function that returns to `address` has a return probe: the kernel has put its own
+    /// address where the caller's was.
+    pub(super) fn is_return_probe(&self, address: u64) -> bool {
+        let mapping = self.find(address, 0).and_then(|index| self.list.get(index));
+        mapping.is_some_and(|it| it.source == Source::Uprobes && it.start == address)
     }
 
     /// A mapping by index.

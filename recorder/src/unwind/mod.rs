@@ -128,6 +128,9 @@ impl Walk<'_, '_> {
                     next
                 }
             };
+            while let Some(next) = self.behind_return_probe(&state) {
+                (state, after_gap) = (next, true);
+            }
         }
         Ending::Broken
     }
@@ -185,11 +188,22 @@ impl Walk<'_, '_> {
         if next.sp <= state.sp {
             return Err(Stop::Broken);
         }
-        if !self.is_code(next.ip.wrapping_sub(u64::from(next.call))) {
+        let is_code = self.is_code(next.ip.wrapping_sub(u64::from(next.call)));
+        if !is_code && !self.mappings.is_return_probe(next.ip) {
             self.strayed = true;
             return Err(Stop::Broken);
         }
         Ok(next)
+    }
+
+    /// Where a return address is that of the kernel's code for return probes, the frame pointer still
+    /// is the caller's: it leads to the caller's caller. Who the caller is, only the kernel knows.
+    fn behind_return_probe(&mut self, state: &State) -> Option<State> {
+        if !state.call || !self.mappings.is_return_probe(state.ip) {
+            return None;
+        }
+        let bp = state.bp().filter(|&bp| bp >= state.sp && bp.is_multiple_of(8))?;
+        self.check(state, by_frame_pointer(self.dump, bp).ok()?).ok()
     }
 
     /// Where the frame ends is not known, but what it saves there is: the next place upwards from

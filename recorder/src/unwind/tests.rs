@@ -143,7 +143,7 @@ fn tables_are_read_once_and_shared() {
 
 #[test]
 fn generated_code_goes_by_frame_pointer() {
-    let maps = b"1000-2000 rwxp 00000000 00:00 0\n";
+    let maps = b"1000-2000 rwxp 00000000 00:00 0\n9000-a000 --xp 00000000 00:00 0 [uprobes]\n";
     let mappings = Mappings::new(1, maps);
     let run = |words: &[u64], bp: u64, at_entry: bool| {
         let stack: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -160,6 +160,13 @@ fn generated_code_goes_by_frame_pointer() {
     let entry = [0x1030, 0x8020, 0x1010, 0, 0, 0x1020, 9];
     let (ips, ending) = run(&entry, 0x8008, true);
     assert_eq!((ips.len(), ips[1].0, ending), (4, 0x1030, Ending::Complete));
+    // A return probe has taken the caller's place: only the one behind it is known.
+    let probed = [0, 0x8020, 0x9000, 0, 0x8030, 0x1020, 0, 0x1030, 9];
+    let behind = vec![(0x1500, false), (0x1020, true), (0x1030, false)];
+    assert_eq!(run(&probed, 0x8008, false), (behind, Ending::Complete));
+    // The same place without such a mapping's beginning.
+    let other = [0, 0x8020, 0x9800, 0, 0x8030, 0x1020, 0, 0x1030, 9];
+    assert_eq!(run(&other, 0x8008, false).0.get(1), Some(&(0x9800, false)));
     // A frame pointer that is none: the next two that hang together, and never complete.
     let lost = [7, 0x8018, 0x1010, 0x8028, 0x1020, 0, 0x1030];
     let found = vec![(0x1500, false), (0x1010, true), (0x1020, false), (0x1030, false)];

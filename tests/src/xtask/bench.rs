@@ -3,6 +3,7 @@
 
 mod drawing;
 mod figures;
+mod files;
 mod million;
 mod names;
 mod observers;
@@ -39,6 +40,11 @@ pub(crate) fn run_names() -> Result<()> {
         let probes = PerfProbes::place().context("cannot place perf's probes")?;
         names::run(tools, &probes)
     })
+}
+
+/// Runs the part about file operations, which is no part of the others.
+pub(crate) fn run_files() -> Result<()> {
+    measured(files::run)
 }
 
 /// Runs the long recording, which is no part of the others.

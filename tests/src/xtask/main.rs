@@ -42,6 +42,11 @@ const TASKS: &[Task] = &[
         run: || bench::run_names().map(success),
     },
     Task {
+        name: "bench files",
+        help: "file operations: a busy server beside strace and bpftrace; 100 000 operations a second",
+        run: || bench::run_files().map(success),
+    },
+    Task {
         name: "bench soak",
         help: "ten minutes under load: memory, losses, names; NREC_SOAK_MINUTES=N: N minutes",
         run: || bench::run_soak().map(success),

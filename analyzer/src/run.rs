@@ -29,7 +29,7 @@ const INCOMPLETE: u8 = 1;
 /// Wrong use or failure.
 const FAILED: u8 = 2;
 
-/// Source maps of which it is said why they are not used.
+/// Reasons that are told why source maps are not used.
 const MAP_PROBLEMS: usize = 20;
 
 /// What is to be said of a run that was done.
@@ -163,12 +163,26 @@ fn execute(
     Ok(Outcome { problems: losses::problems(&capture), unmapped })
 }
 
-/// Says which source maps were not used; gives whether any was.
+/// Says which source maps were not used, those for one reason together; gives whether any was.
 fn tell_maps(originals: &Originals, messages: &mut dyn Write) -> bool {
-    for Problem { object, reason } in originals.problems.iter().take(MAP_PROBLEMS) {
-        say(messages, &format!("source map {object} is not used: {reason}"));
+    // In the order of the first of each reason.
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Problem { object, reason } in &originals.problems {
+        match reasons.iter_mut().find(|(known, _objects)| known == reason) {
+            Some((_reason, objects)) => objects.push(object),
+            None => reasons.push((reason, vec![object])),
+        }
     }
-    let more = originals.problems.len().saturating_sub(MAP_PROBLEMS);
+    for (reason, objects) in reasons.iter().take(MAP_PROBLEMS) {
+        let first = objects.first().copied().unwrap_or_default();
+        let text = match objects.len() {
+            1 => format!("source map {first} is not used: {reason}"),
+            count => format!("{count} source maps are not used: {reason} ({first}, …)"),
+        };
+        say(messages, &text);
+    }
+    let rest = reasons.iter().skip(MAP_PROBLEMS);
+    let more: usize = rest.map(|(_reason, objects)| objects.len()).sum();
     if more > 0 {
         say(messages, &format!("{more} more source maps are not used"));
     }
@@ -264,6 +278,25 @@ mod tests {
         let mut messages = Vec::new();
         let status = run(&plan, Style::default(), out, &mut messages);
         (status, String::from_utf8(messages).unwrap())
+    }
+
+    #[test]
+    fn source_maps_with_one_problem_are_one_message() {
+        let problem =
+            |object: &str, reason: &str| Problem { object: object.into(), reason: reason.into() };
+        let problems = ["/a.map", "/b.map", "/c.map"].map(|map| problem(map, "no such file"));
+        let other = problem("/d.map", "it is no JSON");
+        let problems = problems.into_iter().chain([other]).collect();
+        let mut originals = Originals::default();
+        originals.applied = 1;
+        originals.problems = problems;
+        let mut messages = Vec::new();
+        assert!(tell_maps(&originals, &mut messages));
+        assert_eq!(
+            String::from_utf8(messages).unwrap(),
+            "nanalyze: 3 source maps are not used: no such file (/a.map, …)\n\
+             nanalyze: source map /d.map is not used: it is no JSON\n"
+        );
     }
 
     #[test]

@@ -59,6 +59,12 @@ pub fn line(profile: &Profile, stack: ResolvedStackId) -> Option<FrameId> {
     first(ResolvedFrame::is_application).or_else(|| first(ResolvedFrame::is_named_js))
 }
 
+/// The call of the program that a stack is in, if Node's own functions at its leaf tell.
+#[must_use]
+pub fn call(profile: &Profile, stack: ResolvedStackId) -> Option<String> {
+    call::Way::of(profile, stack).call(false)
+}
+
 /// Who asked for the operations of a capture.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Askers {

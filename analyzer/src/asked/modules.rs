@@ -149,9 +149,10 @@ impl<'c> Seen<'c> {
     /// Whether a search that ended with a path that is not there has found nothing.
     fn has_failed(&self, process: u32, tried: &[Vec<u8>]) -> bool {
         let is_last = |folder: &[u8]| tried.last().is_some_and(|path| path.ends_with(folder));
+        let is_to_the_end = LAST_FOLDERS.iter().any(|folder| is_last(folder));
         let mut candidates = tried.iter().filter(|path| !is_module_folder(path)).peekable();
         if candidates.peek().is_none() {
-            return LAST_FOLDERS.iter().any(|folder| is_last(folder));
+            return is_to_the_end;
         }
         candidates.all(|path| {
             let stem = ENDINGS.iter().find_map(|ending| path.strip_suffix(*ending));
@@ -159,7 +160,8 @@ impl<'c> Seen<'c> {
             let all = |set: &HashSet<(u32, &[u8])>| {
                 ENDINGS.iter().any(|ending| set.contains(&(process, &[stem, *ending].concat()[..])))
             };
-            !self.there.contains(&(process, stem)) && !all(&self.there) && all(&self.missing)
+            let is_there = self.there.contains(&(process, stem)) || all(&self.there);
+            !is_there && (is_to_the_end || all(&self.missing))
         })
     }
 }

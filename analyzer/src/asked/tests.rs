@@ -215,6 +215,12 @@ fn a_module_that_is_not_found_is_named() {
         made.stat(&REQUIRE, folder, -2);
     }
     assert_eq!(made.rows().1.missing[0].tried.len(), 4);
+    // What `import` looks for has its name in each folder.
+    let mut made = Made::new();
+    for folder in ["/app/node_modules/no", "/node_modules/no", "/node_modules", "/usr/lib/node"] {
+        made.stat(&REQUIRE, folder, -2);
+    }
+    assert_eq!(made.rows().1.missing[0].tried.len(), 4);
 }
 
 #[test]

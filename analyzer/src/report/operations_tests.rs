@@ -272,3 +272,83 @@ fn steps_are_told_by_their_call() {
     );
     assert!(lines.contains("        opened by\n        readFile  node:fs:3:1\n"), "{lines}");
 }
+
+/// Address of a loop, and of work; both libuv's.
+const LOOP: i64 = 0x7000;
+
+/// Hashing keeps both threads of a pool busy for 100 ms each; a read waits for one of them.
+fn pool() -> CaptureBuilder {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11, 12]);
+    build.jit(
+        0,
+        0,
+        &[
+            (0x1000, 0x100, b"JS:~login /app/login.js:3:1"),
+            (0x1100, 0x100, b"JS:~pbkdf2 node:internal/crypto/pbkdf2:5:1"),
+            (0x1300, 0x100, b"JS:~readFile node:fs:3:1"),
+        ],
+    );
+    let mut stack = |code: &[u64]| {
+        let frame = |&address: &u64| Frame::Jit { process: 0, address: address + 1, call: true };
+        let frames: Vec<Frame> = code.iter().map(frame).collect();
+        build.stack(&frames)
+    };
+    let (hash, read) = (stack(&[0x1000, 0x1100]), stack(&[0x1000, 0x1300]));
+    build.operations_by(hash);
+    const MS: u64 = 1_000_000;
+    let begin = |build: &mut CaptureBuilder, thread, time, event: &str, work: i64| {
+        let arguments = [("work", work.into()), ("loop", LOOP.into())];
+        build.operation(thread, time, event, 0, &arguments);
+    };
+    let end = |build: &mut CaptureBuilder, thread, time| {
+        build.operation(thread, time, "uv_async_send", 0, &[("handle", LOOP.into())]);
+    };
+    for (n, worker) in [t[1], t[2]].into_iter().enumerate() {
+        let request = 0x500 + n as u64 * 0x100;
+        build.operation(t[0], MS, "uv_queue_work", request, &[]);
+        begin(&mut build, worker, MS, "uv__queue_work", request as i64 + 88);
+    }
+    build.open(t[0], 2 * MS, 0x2000, "/app/a.txt", true, read);
+    for worker in [t[1], t[2]] {
+        end(&mut build, worker, 101 * MS);
+    }
+    begin(&mut build, t[1], 101 * MS, "uv__fs_work", 0x2000 + 336);
+    end(&mut build, t[1], 102 * MS);
+    begin(&mut build, t[0], 132 * MS, "uv__fs_done", 0x2000 + 336);
+    build.cleanup(t[0], 133 * MS, 0x2000, 9);
+    build
+}
+
+#[test]
+fn a_pool_that_is_too_small_is_said_with_what_kept_it_busy() {
+    let capture = pool().finish();
+    let shown = text(&capture, false);
+    for want in [
+        "\nTHREAD POOL\n  2 threads did 3 pieces of work in 101 ms: both were busy 99.0% of the time, \
+         on average 99.5% of them\n",
+        "  1 of 3 waited more than 10 ms for a pool thread; 99.0 ms of waiting together, at most 99.0 ms\n",
+        "  the pool was too small: all its threads were busy in 100.0% of this waiting. More threads: \
+         UV_THREADPOOL_SIZE\n  (here 2; at most 1024) in the environment before the start, so this needs a restart;",
+        "      200 ms  2 jobs: pbkdf2 at login /app/login.js:3:1\n",
+        "     1.00 ms  1 file operation: fs.readFile at login /app/login.js:3:1\n",
+        "  1 of 1 waited more than 10 ms for the event loop to take their result up; 30.0 ms of waiting",
+        "nrec record -e cpu says with what\n",
+        "    130 ms  open /app/a.txt  waited for a thread 99.0 ms, worked 1.00 ms, waited for the loop 30.0 ms\n",
+    ] {
+        assert!(shown.contains(want), "{want}\n{shown}");
+    }
+    let report = json(&capture, &PathFilter::default(), None);
+    assert_no_empty_values(&report);
+    let pool = &report["pools"][0];
+    assert_eq!((&pool["pid"], &pool["threads"], &pool["jobs"]), (&10.into(), &2.into(), &3.into()));
+    assert_eq!((&pool["too_small"], &pool["all_busy_ns"]), (&true.into(), &100_000_000.into()));
+    assert_eq!(pool["waiting_for_thread"]["over_10ms"], 1);
+    let work = &pool["work"][0];
+    assert_eq!((&work["kind"], &work["call"]), (&"queued".into(), &"pbkdf2".into()));
+    assert_eq!(report["slowest"][0]["queue_ns"], 99_000_000);
+    let plan = EventsPlan::default();
+    let lines = events_of(&capture, &plan);
+    let want = "<0.130000> async queue 99.0ms work 1.00ms loop 30.0ms  via fs.readFile  login /app/login.js:3:1\n";
+    assert!(lines.contains(want), "{lines}");
+}

@@ -154,8 +154,8 @@ impl Page<'_, '_, '_> {
         writeln!(self.out, "filter: {}", parts.join(" "))
     }
 
-    fn more_stacks(&mut self, stacks: usize) -> io::Result<()> {
-        let more = stacks.saturating_sub(STACKS);
+    fn more_stacks(&mut self, stacks: usize, shown: usize) -> io::Result<()> {
+        let more = stacks.saturating_sub(shown);
         if more == 0 {
             return Ok(());
         }

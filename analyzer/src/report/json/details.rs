@@ -119,6 +119,8 @@ struct WaitsInfo {
 #[derive(Serialize)]
 struct Work<'r> {
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<String>,
     jobs: u64,
     busy_ns: u64,
     frames: Vec<JsonFrame<'r>>,
@@ -227,6 +229,7 @@ pub(super) fn pools<'r>(report: &'r Report<'_>, top: usize) -> Vec<Pool<'r>> {
                 .take(top)
                 .map(|load| Work {
                     kind: kind(load.kind),
+                    call: crate::asked::call(&report.profile, load.stack),
                     jobs: load.jobs,
                     busy_ns: load.busy_ns,
                     frames: JsonFrame::stack(&report.profile, load.stack),

@@ -153,7 +153,7 @@ fn done(names: &BTreeMap<&'static str, u64>, bytes: Option<u64>) -> String {
     done.join(", ")
 }
 
-fn words(line: Line) -> String {
+pub(super) fn words(line: Line) -> String {
     match line {
         Line::Frame { function, place: Some(place) } => format!("{function} {place}"),
         Line::Frame { function, place: None } => function,

@@ -141,12 +141,14 @@ impl Page<'_, '_, '_> {
             |sum, more| sum.opens.merge(more.opens),
             |told| told.opens.count,
         );
-        for (told, lines) in stacks.iter().take(STACKS) {
+        // Who names a path wants to see each of its stacks.
+        let limit = if self.report.filter.glob.is_some() { self.top } else { STACKS };
+        for (told, lines) in stacks.iter().take(limit) {
             let how = self.how(*told);
             writeln!(self.out, "{:>11} x {how}", told.opens.count)?;
             self.stack(lines)?;
         }
-        self.more_stacks(stacks.len())?;
+        self.more_stacks(stacks.len(), limit)?;
         if with_stack == 0 && shown > 0 {
             let text = "          no stack was taken, because there were too many at once";
             writeln!(self.out, "{}", self.style.dim(text))?;

@@ -4,12 +4,15 @@
 use std::io;
 
 use super::Page;
+use super::files::words;
 use crate::aggregate::pool::{Load, PoolUse, Waits};
 use crate::asked;
 use crate::join::pool::JobKind;
 use crate::report::stacks;
 use crate::report::units::{counted, duration, percent};
 
+/// Part of the threads' time that makes it worth telling what they did, of a thousand.
+const USED_PER_MILLE: u64 = 50;
 /// Loads that are shown.
 const LOADS: usize = 3;
 /// Threads of the pool unless `UV_THREADPOOL_SIZE` says otherwise, and at most (libuv's
@@ -71,11 +74,14 @@ impl Page<'_, '_, '_> {
             );
             writeln!(self.out, "{}", self.style.bad(&advice))?;
         }
-        for load in pool.loads.iter().take(LOADS) {
+        // What hardly works needs no explanation.
+        let is_used = pool.busy_per_mille() >= USED_PER_MILLE || pool.is_too_small();
+        let loads = if is_used { pool.loads.as_slice() } else { &[] };
+        for load in loads.iter().take(LOADS) {
             let what = self.load(load);
             writeln!(self.out, "{:>12}  {what}", duration(load.busy_ns))?;
         }
-        let more = pool.loads.len().saturating_sub(LOADS);
+        let more = loads.len().saturating_sub(LOADS);
         if more > 0 {
             let text =
                 format!("{:14}… {}", "", counted(more as u64, "more caller", "more callers"));
@@ -115,21 +121,18 @@ impl Page<'_, '_, '_> {
     fn load(&self, load: &Load) -> String {
         let (one, many) = match load.kind {
             JobKind::File => ("file operation", "file operations"),
-            JobKind::Queued => (
-                "job (cryptography, compression, add-on)",
-                "jobs (cryptography, compression, add-ons)",
-            ),
+            JobKind::Queued => ("job", "jobs"),
             JobKind::Lookup => ("host name look-up", "host name look-ups"),
         };
         let what = counted(load.jobs, one, many);
-        let line = asked::line(&self.report.profile, load.stack);
-        let frame = line.and_then(|line| self.report.profile.get(line));
-        match frame.map(stacks::full) {
-            Some(stacks::Line::Frame { function, place: Some(place) }) => {
-                format!("{what} by {function} {place}")
-            }
-            Some(stacks::Line::Frame { function, place: None }) => format!("{what} by {function}"),
-            _ => what,
+        let profile = &self.report.profile;
+        let call = asked::call(profile, load.stack);
+        let line = asked::line(profile, load.stack).and_then(|line| profile.get(line));
+        match (call, line.map(|line| words(stacks::full(line)))) {
+            (Some(call), Some(line)) => format!("{what}: {call} at {line}"),
+            (None, Some(line)) => format!("{what} by {line}"),
+            (Some(call), None) => format!("{what}: {call}"),
+            (None, None) => what,
         }
     }
 }

@@ -31,7 +31,7 @@ impl Page<'_, '_, '_> {
                 writeln!(self.out, "{count:>11} x")?;
                 self.stack(lines)?;
             }
-            self.more_stacks(stacks.len())?;
+            self.more_stacks(stacks.len(), STACKS)?;
         }
         self.more(report.probes.len(), self.top, "probe", "probes")?;
         let hint = "  each hit with its arguments: nanalyze events FILE -e probe --stacks";

@@ -25,6 +25,9 @@ pub struct Event {
     /// The stack, leaf first.
     #[serde(default)]
     pub frames: Vec<Frame>,
+    /// The stack that opened the file, leaf first, where the own stack does not tell who asked.
+    #[serde(default)]
+    pub asker_frames: Vec<Frame>,
 }
 
 impl Event {

@@ -13,6 +13,7 @@ pub mod events;
 pub mod foreign;
 pub mod http;
 pub mod kernel;
+pub mod matrix;
 pub mod nodes;
 pub mod perf;
 pub mod recording;

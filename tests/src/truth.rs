@@ -81,28 +81,69 @@ pub fn compare(observer: &str, truth: &Opens, seen: &Opens) -> Result<()> {
 /// # Errors
 /// With both stacks.
 pub fn compare_stack(sites: &[Value], frames: &[Frame], source: NameSource) -> Result<()> {
+    let is_probe = |frame: &Frame| frame.function.as_deref() == Some("probe");
+    match compare_below(sites, frames, source, is_probe, 1)? {
+        Compared::Equal(_frames) => Ok(()),
+        Compared::Less => bail!("some frames have no names or places: {frames:#?}"),
+    }
+}
+
+/// Like [`compare_stack`], for a log whose innermost site is the call itself: that function's own
+/// frame is compared as well, with line and column.
+///
+/// # Errors
+/// With both stacks.
+pub fn compare_whole_stack(sites: &[Value], frames: &[Frame]) -> Result<Compared> {
+    let own = sites.first().and_then(described_site).map(|site| site.file);
+    let is_own = |frame: &Frame| frame.file.as_deref() == own;
+    compare_below(sites, frames, NameSource::Heap, is_own, 0)
+}
+
+/// How two stacks compare that do not contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// They have the same frames, this many.
+    Equal(usize),
+    /// Of some frames less was known when the recorder looked, and it says so: V8 had moved what tells
+    /// the name, or the place within the function, so that the line is that where it begins.
+    Less,
+}
+
+// Compares from `skip` frames below the first one that `is_first` on. Above it lies only Node.
+fn compare_below(
+    sites: &[Value],
+    frames: &[Frame],
+    source: NameSource,
+    is_first: impl Fn(&Frame) -> bool,
+    skip: usize,
+) -> Result<Compared> {
     let truth: Vec<_> = sites.iter().filter_map(described_site).collect();
     let mut seen: Vec<_> = frames.iter().filter(|frame| frame.kind == "js").collect();
-    let Some(probe) = seen.iter().position(|frame| frame.function.as_deref() == Some("probe"))
-    else {
-        bail!("the stack has no frame of `probe`: {frames:#?}");
+    let Some(first) = seen.iter().position(|frame| is_first(frame)) else {
+        bail!("the stack has no frame of the function that called: {frames:#?}");
     };
-    if seen[..probe].iter().any(|frame| !is_nodes_own(frame.file.as_deref().unwrap_or(""))) {
-        bail!("something of the application lies above `probe`: {seen:#?}");
+    let is_others = |frame: &&Frame| frame.file.as_deref().is_some_and(|file| !is_nodes_own(file));
+    if seen[..first].iter().any(is_others) {
+        bail!("something of the application lies above the function that called: {seen:#?}");
     }
-    seen.drain(..=probe);
-    let equal = truth.len() == seen.len()
-        && truth.iter().zip(&seen).all(|(site, frame)| {
-            let nodes_own = is_nodes_own(site.file);
-            let at_place = (frame.line, frame.column) == (site.line, site.column);
-            frame.file.as_deref() == Some(site.file)
-                && (nodes_own || named(frame.function.as_deref()) == named(site.function))
-                && (source == NameSource::PerfMap || at_place)
-        });
-    if !equal {
+    seen.drain(..first + skip);
+    let mut is_less = false;
+    let agrees = |(site, frame): (&Site<'_>, &&Frame)| {
+        let nodes_own = is_nodes_own(site.file);
+        // The target cannot tell the column of `import()`.
+        let at_column = site.column.is_none() || frame.column == site.column;
+        let at_place = frame.line == site.line && at_column;
+        let is_function = frame.file.as_deref() == Some(site.file)
+            && (nodes_own || named(frame.function.as_deref()) == named(site.function));
+        let at_beginning = (frame.line, frame.column) == (frame.defined_line, frame.defined_column);
+        let is_equal = is_function && (source == NameSource::PerfMap || at_place);
+        is_less |= !is_equal;
+        is_equal || frame.unresolved.is_some() || (is_function && at_beginning)
+    };
+    if truth.len() != seen.len() || !truth.iter().zip(&seen).all(agrees) {
         bail!("the target saw {truth:#?}\nand we say {seen:#?}");
     }
-    Ok(())
+    Ok(if is_less { Compared::Less } else { Compared::Equal(truth.len()) })
 }
 
 /// Where the names of JavaScript frames come from.

@@ -78,3 +78,17 @@ fn every_flag_in_the_documents_exists() -> Result<()> {
     assert!(checked > 0, "no document names a flag");
     Ok(())
 }
+
+#[test]
+fn what_is_not_known_of_file_operations_is_what_the_matrix_says() -> Result<()> {
+    let script = binaries::fixture("workloads/file-matrix.js");
+    let mut command = Command::new(binaries::require_program("node")?);
+    let told = run(command.arg(script).arg("--table"))?.expect_code(0)?;
+    let document = binaries::repository().join("docs/file-operations.md");
+    let text = fs::read_to_string(document).context("cannot read the document")?;
+    assert!(
+        text.contains(&format!("\n\n{}\n## ", told.stdout)),
+        "docs/file-operations.md needs what `node fixtures/workloads/file-matrix.js --table` prints"
+    );
+    Ok(())
+}

@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::aggregate::glob::Glob;
 use crate::aggregate::operations::PathFilter;
-use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan, Weight};
+use crate::aggregate::syscalls::CallFilter;
+use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, ReportPlan, SyscallsPlan, Weight};
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 done, but the capture is incomplete (records were \
 lost, or the file is cut short: said on stderr and in the output), or --source-maps found no map; 2 wrong use or failure. A closed \
@@ -33,6 +34,8 @@ enum Command {
     Flamegraph(FlamegraphArgs),
     /// Everything that happened, in time order, one line an event
     Events(EventsArgs),
+    /// System calls: where the time in the kernel went, which failed and for whom, which were slow
+    Syscalls(SyscallsArgs),
     /// What is in the capture: target, kernel, clock, events, build-ids, losses
     Info(FileArgs),
 }
@@ -74,7 +77,7 @@ impl FilterArgs {
         PathFilter {
             glob: self.path.map(|glob| Glob::new(glob.as_bytes())),
             failed: self.failed,
-            slow_ns: self.slow.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            slow_ns: self.slow.map(nanoseconds),
             modules,
         }
     }
@@ -106,6 +109,27 @@ enum WeightArg {
     Count,
     Time,
     Bytes,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct SyscallsArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    maps: SourceMapArgs,
+    /// JSON for programs instead of text (docs/report-json.md)
+    #[arg(long)]
+    json: bool,
+    /// Only calls that failed; EINTR, EAGAIN, ETIMEDOUT and EINPROGRESS are no failures
+    #[arg(long)]
+    failed: bool,
+    /// Only calls that took at least so long: 10ms, 1.5s, 200us
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    slow: Option<Duration>,
+    /// Rows of each table [default: 20, of slow calls 10; with --json: all, of slow calls 100]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +172,10 @@ struct EventsArgs {
     /// With stacks, leaf first
     #[arg(long)]
     stacks: bool,
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A time such as `10ms`, `1.5s` or `10` (seconds), as `nrec record --duration` takes it.
@@ -209,6 +237,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
                 stacks: args.stacks,
             }),
         },
+        Command::Syscalls(args) => Plan {
+            file: args.file.file,
+            source_maps: args.maps.source_maps,
+            action: Action::Syscalls(SyscallsPlan {
+                json: args.json,
+                filter: CallFilter { failed: args.failed, slow_ns: args.slow.map(nanoseconds) },
+                top: args.top,
+            }),
+        },
         Command::Info(args) => Plan { file: args.file, source_maps: None, action: Action::Info },
     })
 }
@@ -253,6 +290,10 @@ mod tests {
         let Action::Events(events) = events.unwrap().action else { panic!() };
         assert_eq!(events.events, ["fs", "cpu"]);
         assert!(events.json && events.stacks);
+        let calls = plan(&["syscalls", "f", "--json", "--failed", "--slow", "2ms", "--top", "3"]);
+        let Action::Syscalls(calls) = calls.unwrap().action else { panic!() };
+        let want = CallFilter { failed: true, slow_ns: Some(2_000_000) };
+        assert_eq!((calls.json, calls.filter, calls.top), (true, want, Some(3)));
         assert!(matches!(plan(&["info", "f"]).unwrap().action, Action::Info));
         let maps = |args: &[&str]| plan(args).unwrap().source_maps;
         assert_eq!(maps(&["report", "--source-maps", "f"]), Some("/".into()));

@@ -1,15 +1,17 @@
 //! The `events` command: everything that happened, in time order, one line or one JSON line each.
-//! All parts of a file operation are one line. It must not aggregate anything.
+//! All parts of a file operation are one line, and so are entry and exit of a system call. It must not aggregate anything.
 
 mod line;
 
 use std::io::{self, Write};
 
 use formats::capture::Capture;
+use formats::syscalls::SET;
 
 use crate::asked::Askers;
 use crate::join::folders::Folder;
-use crate::join::operations::{self, Operation};
+use crate::join::operations::{self, Operation, Operations};
+use crate::join::syscalls::{self, Cause, SystemCall};
 use crate::plan::EventsPlan;
 use crate::report::style::Style;
 use crate::source_map::Originals;
@@ -18,11 +20,16 @@ use crate::symbolise::Symboliser;
 /// Name of joined file operations in the output; also the set that records their parts.
 pub const OPEN_EVENT: &str = "fs";
 
+/// Name of joined system calls in the output.
+pub const SYSCALL_EVENT: &str = "syscall";
+
 /// One thing that happened, still as numbers.
 #[derive(Debug, Clone, Copy)]
 enum Row {
     /// Index into the joined operations.
     Operation(usize),
+    /// Index into the joined system calls.
+    SystemCall(usize),
     /// Index into the capture's samples, and the row in it.
     Sample(usize, usize),
 }
@@ -45,18 +52,34 @@ pub fn write(
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let operations::Operations { operations: joined, folders, .. } = operations::join(capture);
+    let found = operations::join(capture);
+    let calls = system_calls(capture, plan, &found);
+    let Operations { operations: joined, folders, .. } = found;
     let mut symboliser = Symboliser::new(capture, originals);
     let askers = Askers::of(&joined, &mut symboliser);
     let mut writer = line::LineWriter { capture, folders: &folders, plan, style, out };
     let mut written = Written::default();
-    for (time, row) in rows(capture, &joined, &folders, plan) {
+    for (time, row) in rows(capture, (&joined, &folders), &calls, plan) {
         match row {
             Row::Operation(at) => {
                 let Some(operation) = joined.get(at) else { continue };
                 let asked = askers.get(at);
                 let by = line::By { asked, call: askers.name(asked.call) };
                 writer.operation(operation, by, symboliser.profile())?;
+            }
+            Row::SystemCall(at) => {
+                let Some(call) = calls.get(at) else { continue };
+                let within = match call.cause {
+                    Some(Cause::Operation(place)) => joined.get(place as usize).zip(Some(place)),
+                    _ => None,
+                };
+                let within = within.map(|(operation, place)| {
+                    let asked = askers.get(place as usize);
+                    (operation, line::By { asked, call: askers.name(asked.call) })
+                });
+                let own = (call.stack != 0 && (plan.stacks || within.is_none()))
+                    .then(|| symboliser.resolve(call.stack, call.end_ns()));
+                writer.system_call(call, within, own, symboliser.profile())?;
             }
             Row::Sample(of, at) => {
                 let Some(samples) = capture.samples.get(of) else { continue };
@@ -70,11 +93,27 @@ pub fn write(
     Ok(written)
 }
 
+/// The system calls that the plan asks for: of a filter by file operation, those within them.
+fn system_calls(
+    capture: &Capture,
+    plan: &EventsPlan,
+    operations: &Operations<'_>,
+) -> Vec<SystemCall> {
+    let asked = |event: &String| event == SYSCALL_EVENT || event == SET;
+    let wanted = plan.events.is_empty() && !plan.filter.is_set();
+    if !syscalls::are_recorded(capture) || !(wanted || plan.events.iter().any(asked)) {
+        return Vec::new();
+    }
+    let mut calls = syscalls::join(capture).calls;
+    syscalls::attribute(&mut calls, operations);
+    calls
+}
+
 /// The chosen rows in time order.
 fn rows(
     capture: &Capture,
-    joined: &[Operation<'_>],
-    folders: &[Folder],
+    (joined, folders): (&[Operation<'_>], &[Folder]),
+    calls: &[SystemCall],
     plan: &EventsPlan,
 ) -> Vec<(u64, Row)> {
     let asked = |name: &str| plan.events.iter().any(|event| event == name);
@@ -84,12 +123,14 @@ fn rows(
         let chosen = all.filter(|(_at, operation)| plan.filter.takes(operation, folders));
         rows.extend(chosen.map(|(at, operation)| (operation.start_ns, Row::Operation(at))));
     }
+    let calls = calls.iter().enumerate();
+    rows.extend(calls.map(|(at, call)| (call.start_ns, Row::SystemCall(at))));
     let everything = plan.events.is_empty() && !plan.filter.is_set();
     for (of, samples) in capture.samples.iter().enumerate() {
         // Of a damaged capture, samples without a definition are still shown.
         let wanted = match capture.event(samples.event) {
             // A half is shown by itself only where its own name was asked for.
-            Some(def) if operations::is_part(def) => asked(&def.name),
+            Some(def) if operations::is_part(def) || syscalls::is_part(def) => asked(&def.name),
             Some(def) => everything || asked(&def.name) || asked(&def.set),
             None => everything,
         };
@@ -114,11 +155,12 @@ pub fn known_names(capture: &Capture) -> Vec<&str> {
             }
         }
     }
+    known.extend(syscalls::are_recorded(capture).then_some(SYSCALL_EVENT));
     known
 }
 
 /// Whether `-e` names anything in this capture.
 #[must_use]
 pub fn is_known(capture: &Capture, name: &str) -> bool {
-    capture.events.iter().any(|def| def.name == name || def.set == name)
+    known_names(capture).contains(&name)
 }

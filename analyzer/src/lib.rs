@@ -23,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod source_map;
 pub mod symbolise;
+pub mod syscalls;
 
 #[cfg(test)]
 mod testing;

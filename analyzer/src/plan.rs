@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::aggregate::operations::PathFilter;
+use crate::aggregate::syscalls::CallFilter;
 
 /// One run of the program.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub enum Action {
     Flamegraph(FlamegraphPlan),
     /// One line an event.
     Events(EventsPlan),
+    /// System calls.
+    Syscalls(SyscallsPlan),
     /// What is in the capture.
     Info,
 }
@@ -73,4 +76,15 @@ pub struct EventsPlan {
     pub json: bool,
     /// With stacks.
     pub stacks: bool,
+}
+
+/// System calls.
+#[derive(Debug, Clone, Default)]
+pub struct SyscallsPlan {
+    /// JSON instead of text.
+    pub json: bool,
+    /// Which calls.
+    pub filter: CallFilter,
+    /// Rows of each table.
+    pub top: Option<usize>,
 }

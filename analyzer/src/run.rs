@@ -16,11 +16,12 @@ use formats::text::Clean;
 use crate::aggregate::losses;
 use crate::graph::{self, GraphError};
 use crate::load::{self, LoadError};
-use crate::plan::{Action, FlamegraphPlan, Plan};
+use crate::plan::{Action, FlamegraphPlan, Plan, SyscallsPlan};
 use crate::report::style::Style;
 use crate::report::{self, Report};
 use crate::source_map::{Originals, Problem};
-use crate::{cli, events, info};
+use crate::syscalls::{NoSyscalls, SyscallsReport};
+use crate::{cli, events, info, syscalls as system_calls};
 
 /// Done.
 const DONE: u8 = 0;
@@ -59,6 +60,9 @@ pub enum RunError {
     /// No flamegraph could be made.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// There are no system calls.
+    #[error(transparent)]
+    NoSyscalls(#[from] NoSyscalls),
     /// The output cannot be written.
     #[error("cannot write {}", Clean(path.as_os_str().as_bytes()))]
     Output {
@@ -156,6 +160,7 @@ fn execute(
             }
             events::write(&capture, options, originals, style, out).map_err(RunError::Stdout)?;
         }
+        Action::Syscalls(options) => syscalls(&capture, options, originals, style, out)?,
         Action::Info => info::write(&capture, style, out).map_err(RunError::Stdout)?,
     }
     out.flush().map_err(RunError::Stdout)?;
@@ -195,6 +200,25 @@ fn tell_maps(originals: &Originals, messages: &mut dyn Write) -> bool {
         say(messages, &format!("no source map was applied: {why}; places are those of what ran"));
     }
     originals.applied > 0
+}
+
+fn syscalls(
+    capture: &Capture,
+    plan: &SyscallsPlan,
+    originals: &Originals,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<(), RunError> {
+    use system_calls::{json, text};
+    let slowest = if plan.json { json::SLOWEST } else { text::SLOWEST };
+    let bounds = (plan.filter, plan.top.unwrap_or(slowest));
+    let report = SyscallsReport::new(capture, bounds, originals)?;
+    let written = if plan.json {
+        json::write(&report, plan.top, out)
+    } else {
+        text::write(&report, (plan.top, style), out)
+    };
+    written.map_err(RunError::Stdout)
 }
 
 fn flamegraph(

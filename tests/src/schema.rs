@@ -21,6 +21,16 @@ pub fn check_report(report: &Value) -> Result<()> {
     Checker { root: &schema }.check(&schema, report, "report")
 }
 
+/// Checks what `nanalyze syscalls --json` says.
+///
+/// # Errors
+/// As [`check_report`].
+pub fn check_syscalls(report: &Value) -> Result<()> {
+    let schema: Value = serde_json::from_str(REPORT_SCHEMA).context("the schema is not JSON")?;
+    let root = schema.pointer("/$defs/syscalls").context("the schema has no $defs/syscalls")?;
+    Checker { root: &schema }.check(root, report, "syscalls")
+}
+
 struct Checker<'a> {
     root: &'a Value,
 }

@@ -8,6 +8,7 @@ pub mod losses;
 pub mod operations;
 pub mod pool;
 pub mod quality;
+pub mod syscalls;
 
 use formats::capture::{Capture, EventDef};
 

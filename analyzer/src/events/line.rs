@@ -7,20 +7,21 @@ use formats::text::{Clean, clean_string};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::OPEN_EVENT;
+use super::{OPEN_EVENT, SYSCALL_EVENT};
 use formats::catalogue::{Gives, Role};
 
 use crate::asked::{Asked, Folded, MODULE_RESOLUTION};
 use crate::join::folders::Folder;
 use crate::join::operations::{Operation, Parts};
-use crate::join::{errno, flags};
+use crate::join::syscalls::SystemCall;
+use crate::join::{errno, flags, sysno};
 use crate::plan::EventsPlan;
 use crate::profile::{Profile, ResolvedStackId};
 use crate::report::frames::{JsonFrame, hex};
 use crate::report::stacks::{self, Line, full};
 use crate::report::style::Style;
 use crate::report::text::write_lines;
-use crate::report::units::{clock, duration};
+use crate::report::units::{self, clock, duration};
 
 /// Longest name and text argument in a line of text, characters.
 const TEXT_CHARS: usize = 400;
@@ -111,6 +112,68 @@ impl LineWriter<'_, '_> {
             }
             None => Ok(()),
         }
+    }
+
+    /// A system call, with the file operation in the midst of which it was made; `own` is its own stack,
+    /// where one is shown.
+    pub(super) fn system_call(
+        &mut self,
+        call: &SystemCall,
+        within: Option<(&Operation<'_>, By<'_>)>,
+        own: Option<ResolvedStackId>,
+        profile: &Profile,
+    ) -> io::Result<()> {
+        let thread = self.capture.threads.get(call.thread as usize);
+        let process = thread.and_then(|t| self.capture.processes.get(t.process as usize));
+        let pid = process.map_or(0, |process| process.pid);
+        let place = Place { time_ns: call.start_ns, pid, tid: call.tid };
+        let name = sysno::name(&self.capture.meta.arch, call.number);
+        let stack = own.filter(|_| self.plan.stacks);
+        if self.plan.json {
+            let mut args = Map::new();
+            args.insert("syscall".into(), json!(name));
+            args.insert("number".into(), json!(call.number));
+            match (call.result, call.errno()) {
+                (_, Some(number)) => args.insert("errno".into(), json!(errno::name(number))),
+                (Some(result), None) => args.insert("result".into(), json!(result)),
+                (None, None) => None,
+            };
+            if let Some(took) = call.duration_ns {
+                args.insert("duration_ns".into(), json!(took));
+            }
+            if let Some((operation, _by)) = within {
+                args.insert("operation".into(), json!(operation.name));
+                if let Some(path) = operation.path {
+                    put_text("path", path, &mut args);
+                }
+            }
+            return self.json(SYSCALL_EVENT, place, args, stack, None, profile);
+        }
+        // What the arguments were is not recorded.
+        let mut text = format!("{name}(…)");
+        match (call.result, call.errno()) {
+            (_, Some(number)) => {
+                let result = format!(" = -1 {}", errno::name(number));
+                text.push_str(&self.style.bad(&result).to_string());
+            }
+            (Some(result), None) => text.push_str(&format!(" = {}", units::result(result))),
+            (None, None) => text.push_str(" = ?"),
+        }
+        if let Some(ns) = call.duration_ns {
+            text.push_str(&format!(" <{}.{:06}>", ns / 1_000_000_000, ns / 1_000 % 1_000_000));
+        }
+        let who = match within {
+            Some((operation, by)) => {
+                let inside = self.inside(operation).join(", ");
+                text.push_str(&format!("  in {}({inside})", operation.name));
+                who(profile, by)
+            }
+            None => own.and_then(|own| who_made(profile, own)),
+        };
+        if let Some(who) = who {
+            text.push_str(&format!("  {}", self.style.dim(&who)));
+        }
+        self.text("", place, &text, stack, profile)
     }
 
     /// What stands between the parentheses.
@@ -391,14 +454,19 @@ fn mode(operation: &Operation<'_>) -> Option<String> {
 /// The call, and the line of JavaScript that made it.
 fn who(profile: &Profile, by: By<'_>) -> Option<String> {
     let via = by.call.map(|call| format!("via {call}"));
-    let line = stacks::who_asked(profile, by.asked.stack()).map(|line| match line {
-        Line::Frame { function, place: Some(place) } => format!("{function} {place}"),
-        Line::Frame { function, place: None } => function,
-        Line::Folded(text) => text,
-    });
+    let line = who_made(profile, by.asked.stack());
     let opened = by.asked.asker.map(|_| "(who opened it)".to_owned());
     let words: Vec<String> = [via, line, opened].into_iter().flatten().collect();
     Some(words.join("  ")).filter(|text| !text.is_empty())
+}
+
+/// The line of JavaScript in a stack.
+fn who_made(profile: &Profile, stack: ResolvedStackId) -> Option<String> {
+    Some(match stacks::who_asked(profile, stack)? {
+        Line::Frame { function, place: Some(place) } => format!("{function} {place}"),
+        Line::Frame { function, place: None } => function,
+        Line::Folded(text) => text,
+    })
 }
 
 /// Text as it can be shown, and beside it the bytes themselves where they had to be changed.

@@ -28,6 +28,12 @@ pub fn percent(part: u64, whole: u64) -> String {
     if value > 99.9 && part < whole { format!("{value:.2}%") } else { format!("{value:.1}%") }
 }
 
+/// A result of a system call: what is no small number is an address.
+#[must_use]
+pub fn result(result: i64) -> String {
+    if (-4096..=1 << 40).contains(&result) { result.to_string() } else { format!("{result:#x}") }
+}
+
 /// `1 open`, `2 opens`.
 #[must_use]
 pub fn counted(count: u64, one: &str, many: &str) -> String {
@@ -87,6 +93,7 @@ mod tests {
             assert_eq!(percent(part, whole), want);
         }
         assert_eq!(counted(1, "open", "opens"), "1 open");
+        assert_eq!((result(17), result(0x7f00_1234_5000)), ("17".into(), "0x7f0012345000".into()));
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub const GROUP: &str = "raw_syscalls";
 /// Perf events on one thread beside file operations.
 pub const POOL_EVENTS: u64 = 2;
 
+/// Calls by which probes work and that no program makes: `uretprobe` and `uprobe` of x86-64
+/// (arch/x86/entry/syscalls/syscall_64.tbl). When they return, the kernel has put another number, or
+/// none (-1), in their place.
+const OF_PROBES: [i64; 2] = if cfg!(target_arch = "x86_64") { [335, 336] } else { [-1, -1] };
+
 /// Whose system calls are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
@@ -61,29 +66,32 @@ pub fn tracepoints(whose: Whose, first_event: u32) -> Vec<Tracepoint> {
         stack,
     };
     let plain = exit(first_event, EXIT, None, false);
+    let enter = |event, filter: String, of: &Tracepoint| Tracepoint {
+        event,
+        name: ENTER,
+        tracepoint: "sys_enter",
+        fields: &["id"],
+        filter: Some(Cow::Owned(filter)),
+        ..of.clone()
+    };
+    let programs = OF_PROBES.map(|number| format!("id != {number}")).join(" && ");
     match whose {
         Whose::Everybody => {
             let (failed, others) = by_result();
-            let enter = Tracepoint {
-                event: first_event + 2,
-                name: ENTER,
-                tracepoint: "sys_enter",
-                fields: &["id"],
-                ..plain.clone()
-            };
+            let enter = enter(first_event + 2, programs, &plain);
+            let failed = format!("id >= 0 && {failed}");
             let failed = exit(first_event + 1, FAILED, Some(failed), true);
+            let others = format!("id >= 0 && ({others})");
             vec![Tracepoint { filter: Some(others.into()), ..plain }, failed, enter]
         }
         Whose::OtherThreads => {
-            let filter = Some(Cow::Owned(format!("id != {}", libc::SYS_futex)));
-            let exit = Tracepoint { set: "fs", filter, ..plain };
-            let enter = Tracepoint {
-                event: first_event + 1,
-                name: ENTER,
-                tracepoint: "sys_enter",
-                fields: &["id"],
-                ..exit.clone()
+            let filter = format!("id != {}", libc::SYS_futex);
+            let exit = Tracepoint {
+                set: "fs",
+                filter: Some(format!("id >= 0 && {filter}").into()),
+                ..plain
             };
+            let enter = enter(first_event + 1, format!("{programs} && {filter}"), &exit);
             vec![exit, enter]
         }
     }
@@ -108,6 +116,8 @@ mod tests {
 
     /// The kernel's grammar as far as it is used here: comparisons of `ret`, joined by one operator.
     fn lets_through(filter: &str, ret: i64) -> bool {
+        let filter = filter.strip_prefix("id >= 0 && ").unwrap();
+        let filter = filter.trim_start_matches('(').trim_end_matches(')');
         let fits = |comparison: &str| {
             let words: Vec<&str> = comparison.split(' ').collect();
             let [_ret, operator, number] = words[..] else { panic!("{comparison}") };
@@ -132,7 +142,7 @@ mod tests {
     fn each_result_is_recorded_once() {
         let armed = tracepoints(Whose::Everybody, 7);
         let filters: Vec<_> = armed.iter().filter_map(|t| t.filter.as_deref()).collect();
-        let [others, failed] = filters[..] else { panic!("{filters:?}") };
+        let [others, failed, _enter] = filters[..] else { panic!("{filters:?}") };
         for ret in -4200..=10 {
             let is_failure = lets_through(failed, ret);
             assert_ne!(lets_through(others, ret), is_failure, "{ret}");

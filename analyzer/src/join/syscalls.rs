@@ -54,7 +54,7 @@ impl SystemCall {
     }
 }
 
-/// What a system call was made for. Of two that begin together the later one here is the inner one.
+/// What a system call was made for. Of two that begin together the first one here is the outer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// Work of a pool thread, an index into [`Operations::jobs`].
@@ -181,8 +181,8 @@ struct Span {
     end_ns: u64,
 }
 
-/// Says of each call in the midst of what its thread made it. Of things within each other it is the
-/// inner one.
+/// Says of each call in the midst of what its thread made it. Of operations within each other it is the
+/// outer one, which the program asked for; work of a pool thread only counts where there is none.
 pub fn attribute(calls: &mut [SystemCall], found: &Operations<'_>) {
     let mut spans: HashMap<u32, Vec<Span>> = HashMap::new();
     let mut add = |busy: Option<(u32, u64, u64)>, cause| {
@@ -208,7 +208,9 @@ pub fn attribute(calls: &mut [SystemCall], found: &Operations<'_>) {
             *next += 1;
         }
         within.retain(|span| span.end_ns >= call.start_ns);
-        call.cause = within.last().map(|span| span.cause);
+        let causes = || within.iter().map(|span| span.cause);
+        let operation = causes().find(|cause| matches!(cause, Cause::Operation(_)));
+        call.cause = operation.or_else(|| causes().next_back());
     }
 }
 

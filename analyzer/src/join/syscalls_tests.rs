@@ -108,6 +108,12 @@ fn a_call_belongs_to_the_operation_around_it() {
     call(&mut build, other, 112);
     build.cleanup(main, 120, 1, 3);
     call(&mut build, main, 130);
+    // One within another is a step of it.
+    build.open(main, 140, 7, "/outer", false, 0);
+    build.open(main, 150, 8, "/step", false, 0);
+    call(&mut build, main, 155);
+    build.cleanup(main, 160, 8, 3);
+    build.cleanup(main, 170, 7, 3);
     // Asked for here, done elsewhere.
     build.open(main, 200, 2, "/async", true, 0);
     call(&mut build, main, 210);
@@ -127,7 +133,8 @@ fn a_call_belongs_to_the_operation_around_it() {
             joined.operations[place as usize].path
         })
         .collect();
-    assert_eq!(paths, [Some(b"/sync".as_slice()), None, None, None, None]);
+    let [sync, outer] = [b"/sync".as_slice(), b"/outer"].map(Some);
+    assert_eq!(paths, [sync, None, None, outer, None, None]);
 }
 
 /// The loop of the made-up program.

@@ -22,6 +22,7 @@ pub mod schema;
 pub mod scribble;
 pub mod strace;
 pub mod strace_calls;
+pub mod strace_counts;
 pub mod strace_log;
 pub mod transcript;
 pub mod truth;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::command::{Running, wait_for};
 use crate::strace_calls::{PathCall, TRACE, parse_calls};
+use crate::strace_counts::{Counts, count_calls};
 use crate::strace_log::{StraceLog, parse_log};
 
 // 8192 is more than PATH_MAX, so that no path is cut.
@@ -52,6 +53,22 @@ impl Strace {
     /// If strace is missing or may not attach.
     pub fn attach_paths(pid: u32) -> Result<Self> {
         Self::attach_tracing(pid, &["-e", TRACE])
+    }
+
+    /// Like [`Strace::attach`], for all system calls, without their stacks.
+    ///
+    /// # Errors
+    /// If strace is missing or may not attach.
+    pub fn attach_all(pid: u32) -> Result<Self> {
+        Self::attach_tracing(pid, &["-e", "trace=all"])
+    }
+
+    /// Like [`Strace::finish`], after [`Strace::attach_all`].
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn finish_counts(self) -> Result<Counts> {
+        Ok(count_calls(&self.end()?))
     }
 
     fn attach_tracing(pid: u32, what: &[&str]) -> Result<Self> {

@@ -159,6 +159,10 @@ struct EventsArgs {
     file: FileArgs,
     #[command(flatten)]
     maps: SourceMapArgs,
+    /// Go on while the capture is being written, and print each file operation when it has completed;
+    /// ends with the recording. FILE may be - for standard input: nrec watch does that
+    #[arg(long, conflicts_with = "source_maps")]
+    follow: bool,
     /// Only events of this set (cpu, fs, probe) or name; may be given more than once.
     /// fs shows each file operation with its result; uv_fs_open, uv_fs_stat, … and uv_fs_req_cleanup
     /// show the parts
@@ -233,6 +237,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Plan, clap::Err
             action: Action::Events(EventsPlan {
                 events: args.event,
                 filter: args.filter.filter(true),
+                follow: args.follow,
                 json: args.json,
                 stacks: args.stacks,
             }),

@@ -72,6 +72,8 @@ pub struct EventsPlan {
     pub events: Vec<String>,
     /// Which file operations; if it leaves any out, other events are only shown where they are named.
     pub filter: PathFilter,
+    /// The capture is still being written: print what completes, until its end.
+    pub follow: bool,
     /// JSON lines instead of text.
     pub json: bool,
     /// With stacks.

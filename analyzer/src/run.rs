@@ -8,15 +8,17 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use formats::capture::Capture;
 use formats::limits::Limits;
 use formats::text::Clean;
 
 use crate::aggregate::losses;
+use crate::events::follow::{FollowError, Followed, Growing};
 use crate::graph::{self, GraphError};
 use crate::load::{self, LoadError};
-use crate::plan::{Action, FlamegraphPlan, Plan, SyscallsPlan};
+use crate::plan::{Action, EventsPlan, FlamegraphPlan, Plan, SyscallsPlan};
 use crate::report::style::Style;
 use crate::report::{self, Report};
 use crate::source_map::{Originals, Problem};
@@ -32,6 +34,11 @@ const FAILED: u8 = 2;
 
 /// Reasons that are told why source maps are not used.
 const MAP_PROBLEMS: usize = 20;
+
+/// `nrec watch` writes what it has after 200 ms, `nrec record` after 800 ms (recorder's plan): nothing is
+/// under way if nothing has come for longer.
+const IDLE_PIPE: Duration = Duration::from_millis(300);
+const IDLE_FILE: Duration = Duration::from_millis(1200);
 
 /// What is to be said of a run that was done.
 #[derive(Debug)]
@@ -138,6 +145,11 @@ fn execute(
     out: &mut dyn Write,
     messages: &mut dyn Write,
 ) -> Result<Outcome, RunError> {
+    if let Action::Events(options) = &plan.action
+        && options.follow
+    {
+        return follow(&plan.file, options, style, out, messages);
+    }
     let capture = load::load(&plan.file, &Limits::default())?;
     let maps = plan.source_maps.as_deref().map(|root| Originals::find(&capture, root));
     let none = Originals::default();
@@ -166,6 +178,41 @@ fn execute(
     out.flush().map_err(RunError::Stdout)?;
     let unmapped = maps.is_some_and(|originals| !tell_maps(&originals, messages));
     Ok(Outcome { problems: losses::problems(&capture), unmapped })
+}
+
+/// Prints events while the capture is being written; `-` is standard input.
+fn follow(
+    path: &Path,
+    options: &EventsPlan,
+    style: Style,
+    out: &mut dyn Write,
+    messages: &mut dyn Write,
+) -> Result<Outcome, RunError> {
+    let unreadable = |source| LoadError::Read { path: path.to_owned(), source };
+    let followed = if path == Path::new("-") {
+        events::follow::follow(io::stdin(), IDLE_PIPE, options, style, out)
+    } else {
+        let file = fs::File::open(path).map_err(unreadable)?;
+        events::follow::follow(Growing::new(file), IDLE_FILE, options, style, out)
+    };
+    let followed = followed.map_err(|error| match error {
+        FollowError::Read(source) => RunError::Load(unreadable(source)),
+        FollowError::Capture(source) => {
+            RunError::Load(LoadError::Capture { path: path.to_owned(), source })
+        }
+        FollowError::Write(source) => RunError::Stdout(source),
+    })?;
+    out.flush().map_err(RunError::Stdout)?;
+    let Followed { capture, completed, failed, without_result } = followed;
+    let pending = match without_result {
+        0 => String::new(),
+        count => format!(", {count} without a result"),
+    };
+    say(messages, &format!("{completed} file operations completed, {failed} failed{pending}"));
+    for name in &options.events {
+        check_event(&capture, name)?;
+    }
+    Ok(Outcome { problems: losses::problems(&capture), unmapped: false })
 }
 
 /// Says which source maps were not used, those for one reason together; gives whether any was.

@@ -1,12 +1,14 @@
 //! The beginning of a recording: checks the target, says what it will cost, arms, and hands over to
 //! the loop. Whatever fails here leaves nothing behind.
 
+mod capture;
+mod targets;
+
 use std::collections::HashSet;
 use std::io::PipeWriter;
 
-use formats::capture::{CaptureWriter, Meta, Remark, TableLimits};
+use formats::capture::Remark;
 use formats::catalogue::{self, LIBC};
-use formats::limits::Limits;
 
 use super::arm::{Arms, CPU_EVENT, OpenMode, Sampling};
 use super::attrs::{self, UserStacks};
@@ -21,24 +23,20 @@ use super::sink::Sink;
 use super::status::Console;
 use super::summary::Summary;
 use super::syscalls::{self, POOL_EVENTS, Tracepoint, Whose};
-use super::world::World;
-use crate::plan::{CPU_STACK_BYTES, JsSource, PROBE_STACK_BYTES, RecordPlan, Target};
+use crate::plan::{RecordPlan, Target};
 use crate::probe::locate;
 use crate::probe::wanted::Wanted;
 use crate::process::objects::Objects;
 use crate::process::{jit_map, launch, procfs};
 use crate::sys::attr::{EventAttr, EventSource, Inherit};
 use crate::sys::perf::{PerfFd, best_cpu_source};
-use crate::sys::pidfd::PidFd;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::PendingChild;
-use crate::sys::{clock, cpus, rlimit, vdso};
+use crate::sys::{clock, cpus, rlimit};
 use crate::tracefs::{DynamicEvents, Tracefs, sweep_stale};
 
 /// Threads that may begin later and have events of their own, for which descriptors are allowed.
 const LATER_THREADS: u64 = 64;
-/// How often new threads are looked for while arming.
-const PASSES: usize = 4;
 
 /// Records as planned.
 ///
@@ -63,7 +61,7 @@ pub fn record_for(
     // Before anything else: no signal shall end us between arming and the clean-up.
     let signals = Signals::block_and_open()?;
     if let Target::Attach { pids, .. } = &plan.target {
-        pids.iter().try_for_each(|&pid| check_target(pid))?;
+        pids.iter().try_for_each(|&pid| targets::check(pid))?;
     }
     let wanted = wanted(plan);
     let dynamic = if wanted.is_empty() { None } else { Some(prepare_tracefs(console)?) };
@@ -101,16 +99,6 @@ fn say_armed(plan: &RecordPlan, console: &mut Console) {
         let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
         let end = if plan.duration.is_some() { "" } else { "; Ctrl-C ends it" };
         console.say(&format!("recording process {}{end}", pids.join(", ")));
-    }
-}
-
-fn check_target(pid: u32) -> Result<(), RecordError> {
-    if !procfs::alive(pid) {
-        return Err(RecordError::NoSuchProcess { pid });
-    }
-    match procfs::thread_group(pid) {
-        Some(leader) if leader != pid => Err(RecordError::IsThread { tid: pid, pid: leader }),
-        _ => Ok(()),
     }
 }
 
@@ -191,10 +179,10 @@ fn start<'p>(
         Target::Attach { pids, during } => (pids.clone(), during.as_slice()),
         Target::Launch { command } => (Vec::new(), command.as_slice()),
     };
-    let pids = everybody(&asked, plan.inherit);
+    let pids = targets::everybody(&asked, plan.inherit);
     let launching = matches!(plan.target, Target::Launch { .. });
     // Before arming takes its time: a target that ends meanwhile shall end the recording.
-    let watched = watch(&pids);
+    let watched = targets::watch(&pids);
     if watched.is_empty() && !launching {
         let pid = asked.first().copied().unwrap_or_default();
         return Err(RecordError::NoSuchProcess { pid });
@@ -208,7 +196,7 @@ fn start<'p>(
         })
         .collect();
     let js = javascript::choose(plan.js, &targets);
-    let stacks = user_stacks(plan, js);
+    let stacks = capture::user_stacks(plan, js);
     let copied = stacks != UserStacks::Callchain;
     let (whose, tracepoints) = tracepoints(plan, &wanted);
     let of_probe = |stack| attrs::count(stacks, stack) as u64;
@@ -230,7 +218,7 @@ fn start<'p>(
         Some((program, arguments)) => Some(PendingChild::spawn(program, arguments)?),
         None => None,
     };
-    let mut ingest = open_capture(plan, sink, &budget, child.as_ref(), &online, js)?;
+    let mut ingest = capture::open(plan, sink, &budget, child.as_ref(), &online, js)?;
     if let Some(text) = javascript::no_map(plan.js, &targets) {
         warn("no-perf-map", text.to_owned(), &mut ingest, console);
     }
@@ -276,7 +264,7 @@ fn start<'p>(
     }
     if let Some(child) = child.as_ref().filter(|_child| launching) {
         arms.open_thread(&mut ingest, child.pid() as u32, 0)?;
-    } else if open_targets(&mut arms, &mut ingest, &asked, plan.inherit, now)? == 0 {
+    } else if targets::open(&mut arms, &mut ingest, &asked, plan.inherit, now)? == 0 {
         let pid = asked.first().copied().unwrap_or_default();
         return Err(RecordError::NoSuchProcess { pid });
     }
@@ -311,60 +299,6 @@ fn ingest_start(ingest: &mut Ingest<Sink>, pids: &[u32]) -> Result<u64, RecordEr
     Ok(now)
 }
 
-/// Each process that was asked for, once, with its descendants where they are followed, and never
-/// this program itself: recording its own work it would never come to an end of it.
-fn everybody(asked: &[u32], with_children: bool) -> Vec<u32> {
-    let mut seen = HashSet::from([std::process::id()]);
-    let families =
-        asked.iter().flat_map(|&pid| if with_children { procfs::family(pid) } else { vec![pid] });
-    families.filter(|&pid| seen.insert(pid)).collect()
-}
-
-/// Opens the events on every thread. Threads and children that appear meanwhile either inherit,
-/// which their FORK record tells, or are opened in a later pass.
-fn open_targets(
-    arms: &mut Arms,
-    ingest: &mut Ingest<Sink>,
-    asked: &[u32],
-    with_children: bool,
-    now: u64,
-) -> Result<usize, RecordError> {
-    let mut opened = 0;
-    let mut inherited = HashSet::new();
-    for pass in 0..PASSES {
-        let mut found = 0;
-        for pid in everybody(asked, with_children) {
-            let threads = procfs::threads(pid);
-            let new: Vec<u32> = threads
-                .into_iter()
-                .filter(|tid| !arms.is_open(*tid) && !inherited.contains(tid))
-                .collect();
-            if pass > 0 && !new.is_empty() && ingest.world.process(pid).is_none() {
-                ingest.adopt(pid, now);
-            }
-            for tid in new {
-                found += usize::from(arms.open_thread(ingest, tid, 0)?);
-            }
-            if pass == 0 {
-                // What was mapped between the first look and the first event.
-                ingest.world.read_mappings(&mut ingest.writer, pid, now);
-            }
-        }
-        opened += found;
-        if pass > 0 && found == 0 {
-            break;
-        }
-        // A FORK record is written when the clone is complete, a moment after /proc shows it.
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        inherited = super::drain::inherited_threads(&mut arms.rings);
-    }
-    Ok(opened)
-}
-
-fn watch(pids: &[u32]) -> Vec<PidFd> {
-    pids.iter().filter_map(|&pid| PidFd::open(pid as i32).ok()).collect()
-}
-
 fn identities(objects: &Objects, among: &[u32]) -> Vec<(u64, u64)> {
     among.iter().filter_map(|&index| objects.get(index)?.device_and_inode()).collect()
 }
@@ -381,86 +315,4 @@ fn sampling(frequency: u32, console: &mut Console) -> Sampling {
         console.say("kernel frames are left out: kernel.perf_event_paranoid does not allow them");
     }
     Sampling { source, frequency, exclude_kernel }
-}
-
-fn open_capture(
-    plan: &RecordPlan,
-    sink: Sink,
-    budget: &Budget,
-    child: Option<&PendingChild>,
-    online: &[u32],
-    js: JsSource,
-) -> Result<Ingest<Sink>, RecordError> {
-    let clocks = clock::clock_pair()?;
-    let uname = nix::sys::utsname::uname()?;
-    let (mode, targets) = match &plan.target {
-        Target::Attach { pids, .. } => ("attach", pids.clone()),
-        Target::Launch { .. } => {
-            ("launch", child.map(|child| child.pid() as u32).into_iter().collect())
-        }
-    };
-    let meta = Meta {
-        recorder: concat!("nrec ", env!("CARGO_PKG_VERSION")).into(),
-        command: plan.command_line.clone(),
-        mode: mode.into(),
-        targets,
-        start_ns: clocks.monotonic_ns,
-        start_wall_ns: clocks.wall_ns,
-        kernel: uname.release().to_string_lossy().into_owned(),
-        arch: uname.machine().to_string_lossy().into_owned(),
-        cpus: online.len() as u32,
-        frequency: plan.frequency.unwrap_or(0),
-        ring_bytes: budget.ring_total(),
-        js: js.key().into(),
-        stack_bytes: match user_stacks(plan, js) {
-            UserStacks::Callchain => 0,
-            UserStacks::Copy { cpu_bytes, .. } if plan.frequency.is_some() => cpu_bytes,
-            UserStacks::Copy { probe_bytes, .. } => probe_bytes,
-        },
-    };
-    let writer = CaptureWriter::create(sink, &meta, TableLimits::default())?;
-    let limits = Limits::default();
-    let image = vdso::vdso_image();
-    let no_vdso = image.as_ref().err().map(ToString::to_string);
-    let world = World::new(limits, image.ok());
-    let layout = EventAttr::new(EventSource::Dummy).record_parse_info();
-    let mut ingest = Ingest::new(world, writer, layout, max_stack(), limits, js);
-    if let Some(text) = no_vdso {
-        ingest.remark(Remark { code: "no-vdso".into(), text, count: 1 });
-    }
-    Ok(ingest)
-}
-
-fn user_stacks(plan: &RecordPlan, js: JsSource) -> UserStacks {
-    match js {
-        JsSource::Map | JsSource::Off => UserStacks::Callchain,
-        JsSource::Heap => UserStacks::Copy {
-            cpu_bytes: plan.stack_bytes.unwrap_or(CPU_STACK_BYTES),
-            probe_bytes: plan.stack_bytes.unwrap_or(PROBE_STACK_BYTES),
-        },
-    }
-}
-
-/// The kernel's limit on callchains; its default where it cannot be read.
-fn max_stack() -> usize {
-    const DEFAULT: usize = 127; // PERF_MAX_STACK_DEPTH, include/uapi/linux/perf_event.h
-    procfs::read("/proc/sys/kernel/perf_event_max_stack")
-        .ok()
-        .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok())
-        .unwrap_or(DEFAULT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_comes_once_and_never_this_program() {
-        let us = std::process::id();
-        let parent = procfs::facts(us).unwrap().parent;
-        let pids = everybody(&[parent, us, parent], true);
-        assert_eq!(pids.iter().filter(|&&pid| pid == parent).count(), 1);
-        assert!(!pids.contains(&us));
-        assert_eq!(everybody(&[parent, parent], false), [parent]);
-    }
 }

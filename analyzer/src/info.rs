@@ -98,13 +98,13 @@ fn processes(capture: &Capture, style: Style, out: &mut dyn Write) -> io::Result
 
 fn events(capture: &Capture, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.heading("EVENTS"))?;
-    let head = "   samples      lost   dropped  set     event";
+    let head = "   samples      lost   dropped  set       event";
     writeln!(out, "{}", style.dim(head))?;
     for count in &losses::by_event(capture) {
         let name = clean_string(count.event.as_bytes(), CHARS);
         let set = clean_string(count.set.as_bytes(), 20);
         let (samples, lost, dropped) = (count.samples, count.lost, count.dropped);
-        writeln!(out, "{samples:>10}{lost:>10}{dropped:>10}  {set:<6}  {name}")?;
+        writeln!(out, "{samples:>10}{lost:>10}{dropped:>10}  {set:<8}  {name}")?;
         let Some(def) = capture.event(count.id) else { continue };
         let mut notes = Vec::new();
         if !def.source.is_empty() {

@@ -1,3 +1,5 @@
+//! Tests of counted system calls, on a made-up program.
+
 use formats::capture::Frame;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the joining of system calls, on made-up captures.
+
 use formats::capture::Frame;
 
 use super::*;

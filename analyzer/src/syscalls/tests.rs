@@ -1,3 +1,5 @@
+//! Tests of the outputs of system calls, on a made-up program.
+
 use formats::capture::Frame;
 
 use super::*;

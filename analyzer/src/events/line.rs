@@ -298,8 +298,8 @@ impl LineWriter<'_, '_> {
         match (operation.result, operation.errno()) {
             (_, Some(number)) => {
                 args.insert("errno".into(), json!(errno::name(number)));
-                if operation.errno_thrown {
-                    args.insert("errno_from".into(), json!("exception"));
+                if let Some(from) = operation.errno_from {
+                    args.insert("errno_from".into(), json!(from.key()));
                 }
             }
             (Some(result), None) => {

@@ -117,7 +117,10 @@ pub(super) fn assign<'h>(
             SEARCHES => path.contains(&b'/'),
             name => !NOT_PATHS.contains(&name),
         };
-        if operation.descriptor.is_none() && operation.path.is_some_and(is_path) {
+        if operation.descriptor.is_none()
+            && operation.folder.is_none()
+            && operation.path.is_some_and(is_path)
+        {
             operation.folder = at;
         }
         if !changes(operation) || operation.start_ns < from {

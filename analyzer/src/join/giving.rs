@@ -220,6 +220,7 @@ impl Joining {
         places.into_iter().for_each(|place| self.complete(place));
         self.pool.process_ended(process);
         self.outside.process_ended(process);
+        self.doing.retain(|&(of, _), _| of != process);
         self.context.ended.insert(process);
     }
 

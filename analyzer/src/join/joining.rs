@@ -8,19 +8,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use formats::capture::{Capture, EventDef, Samples};
 use formats::catalogue::{
-    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LOOKUP_WORK, QUEUE, QUEUED_WORK, Role,
-    THROWN, UV_FS_OPEN, WAKE_LOOP,
+    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LIBC, LOOKUP_WORK, QUEUE, QUEUED_WORK,
+    Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
 };
 
 pub use super::giving::{Completed, Patience};
 use super::giving::{Context, Ready};
-use super::operations::{Operation, Operations, Parts};
+use super::operations::{ErrnoFrom, Operation, Operations, Parts};
 use super::outside::{self, Outside, Returned};
 use super::part::Part;
 use super::pool::{Asked, Pool};
 
 /// Both probes of one hit are written within this time, nanoseconds.
 pub(super) const SAME_HIT_NS: u64 = 1_000_000;
+
+/// Stands for the working folder (include/uapi/linux/fcntl.h).
+const AT_FDCWD: i64 = -100;
 
 /// An operation that has not been given out.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +56,8 @@ pub struct Joining {
     pub(super) new_paths: HashMap<(u32, u64), NewPath>,
     pub(super) pool: Pool,
     pub(super) outside: Outside,
+    /// The synchronous operation that a thread is doing, by its place.
+    pub(super) doing: HashMap<(u32, u32), usize>,
     /// Whether it would be seen that a loop takes a result up.
     sees_done: bool,
     /// Time of the newest sample.
@@ -76,6 +81,7 @@ impl Joining {
             new_paths: HashMap::new(),
             pool: Pool::default(),
             outside: Outside::default(),
+            doing: HashMap::new(),
             sees_done: false,
             now_ns: 0,
             results_without_open: 0,
@@ -146,7 +152,7 @@ impl Joining {
 
     /// An operation is asked for, or its second path is told.
     fn asked(&mut self, sample: &Sample<'_, '_>, key: (u32, u64)) {
-        let &Sample { time_ns: time, tid, .. } = sample;
+        let &Sample { time_ns: time, tid, process, .. } = sample;
         let Some(operation) = sample.part.entry.operation else {
             return self.new_path(key, NewPath { tid, time, path: sample.text(Role::NewPath) });
         };
@@ -155,6 +161,9 @@ impl Joining {
         let fs_type = operation.fs_type;
         let begun = Begun { new_path, key: Some(key), ..self.operation(sample, operation) };
         let place = self.begin(begun);
+        if sample.value(Role::Callback) == Some(0) {
+            self.doing.insert((process, tid), place);
+        }
         if let Some((before, _)) = self.waiting.insert(key, (place, fs_type)) {
             // Its memory is used again: the result was lost.
             self.complete(before);
@@ -193,7 +202,8 @@ impl Joining {
                 }
             }
             Some(operation) => {
-                let (begins, unseen) = self.outside.begins(sample, self.next);
+                let is_step = sample.part.entry.set == LIBC && self.is_libuvs(sample);
+                let (begins, unseen) = self.outside.begins(sample, self.next, is_step);
                 unseen.into_iter().for_each(|place| self.complete(place));
                 if !begins {
                     return;
@@ -207,6 +217,22 @@ impl Joining {
                 }
             }
         }
+    }
+
+    /// Whether a call of the C library is a step of an operation that its thread is doing: it is given
+    /// the same path, or one that is made of it.
+    fn is_libuvs(&self, sample: &Sample<'_, '_>) -> bool {
+        let thread = (sample.process, sample.tid);
+        let doing = [self.doing.get(&thread).copied(), self.pool.file_on(thread)];
+        // Where it is not seen what pool threads do, it may be any.
+        let unseen = self.waiting.iter().filter(|((process, _), _)| *process == sample.process);
+        let unseen = unseen.filter(|_| !self.sees_done).map(|(_, &(place, _))| place);
+        let path = sample.text(Role::Path);
+        let is_of = |own: &Begun| {
+            [own.path, own.new_path].contains(&path) || own.operation.name == "mkdtemp"
+        };
+        let places = doing.into_iter().flatten().chain(unseen);
+        path != 0 && places.filter_map(|place| self.pending.get(&place)).any(is_of)
     }
 
     fn returned(&mut self, sample: &Sample<'_, '_>) {
@@ -227,7 +253,7 @@ impl Joining {
         let Some((place, error)) = self.outside.thrown(sample) else { return };
         if let Some(operation) = self.ready.newest(place) {
             operation.result = Some(-error);
-            operation.errno_thrown = true;
+            operation.errno_from = Some(ErrnoFrom::Exception);
         }
     }
 
@@ -241,7 +267,8 @@ impl Joining {
             name: meaning.name,
             path: None,
             path_from_proc: false,
-            folder: None,
+            // Of a folder that is given by a descriptor nothing is told.
+            folder: sample.number(Role::Folder).filter(|&at| at != AT_FDCWD).map(|_| u32::MAX),
             new_path: None,
             descriptor: sample.number(Role::Descriptor),
             directory: sample.value(Role::Directory),
@@ -252,7 +279,7 @@ impl Joining {
             latency_ns: None,
             parts: Parts::default(),
             result: None,
-            errno_thrown: false,
+            errno_from: None,
             gives: meaning.gives,
             pid: capture.processes.get(process as usize).map_or(0, |process| process.pid),
             process,
@@ -344,6 +371,10 @@ impl Joining {
         }
         operation.result = sample.number(Role::Result);
         begun.address = sample.value(Role::Address);
+        let thread = (sample.process, sample.tid);
+        if self.doing.get(&thread) == Some(&place) {
+            self.doing.remove(&thread);
+        }
         self.complete(place);
     }
 

@@ -183,7 +183,7 @@ fn every_split_gives_what_the_whole_gives() {
     assert!(want.iter().any(|(_, opener, _)| opener.is_some()));
     assert!(want.iter().any(|(operation, ..)| operation.path_from_proc));
     assert!(want.iter().any(|(.., resolved)| resolved.is_some()));
-    assert!(want.iter().any(|(operation, ..)| operation.errno_thrown));
+    assert!(want.iter().any(|(operation, ..)| operation.errno_from.is_some()));
     for cut in 0..300 {
         assert_eq!(in_parts(&capture, &[cut]).0, want, "cut at {cut}");
     }

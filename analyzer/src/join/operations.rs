@@ -51,8 +51,8 @@ pub struct Operation<'c> {
     pub parts: Parts,
     /// What it gave, or the error number negated.
     pub result: Option<i64>,
-    /// The function itself did not tell which error it was: the exception that Node made next did.
-    pub errno_thrown: bool,
+    /// What told which error it was, where the function itself did not.
+    pub errno_from: Option<ErrnoFrom>,
     /// What a result that is no error means.
     pub gives: Gives,
     /// Process id.
@@ -68,6 +68,26 @@ pub struct Operation<'c> {
     pub job: Option<u32>,
     /// Of an operation on an open file or directory, the place of the operation that opened it.
     pub opened_by: Option<usize>,
+}
+
+/// What tells the error of an operation whose function does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrnoFrom {
+    /// The exception that Node made of it.
+    Exception,
+    /// The last system call that failed in its midst.
+    SystemCall,
+}
+
+impl ErrnoFrom {
+    /// Stable key.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Exception => "exception",
+            Self::SystemCall => "syscall",
+        }
+    }
 }
 
 /// Where the time of an asynchronous operation went, nanoseconds.

@@ -4,6 +4,7 @@
 //! Both tell where the thread's stack ends, so that a return belongs to exactly one call, and calls
 //! within a call are known: `std::filesystem::create_directories` calls `create_directory`. One
 //! operation is what was called first; what it called are its steps, and no operations of their own.
+//! Only what `dlopen` runs, an add-on's beginning, is none of its steps.
 //! It must not know how requests are joined.
 
 use std::collections::HashMap;
@@ -12,9 +13,14 @@ use formats::catalogue::{self, Entry, Role, THROWING};
 
 use super::errno::{DLOPEN_FAILED, ENOENT, UNKNOWN};
 use super::joining::{NewPath, SAME_HIT_NS, Sample};
+use super::operations::{ErrnoFrom, Operation};
+use super::syscalls::{Cause, SystemCall};
 
 /// What a call leaves on the stack, and its return takes off: the return address.
 const RETURN_ADDRESS: u64 = 8;
+
+/// The event that runs the beginning of an add-on, which does what it likes.
+const LOAD: &str = "dlopen";
 
 /// A thread of a process: index of the process in the capture, thread id.
 type Thread = (u32, u32);
@@ -26,6 +32,8 @@ struct Call {
     top: u64,
     /// The operation's place; `None` for a step of another one.
     place: Option<usize>,
+    /// What it calls are its steps.
+    has_steps: bool,
 }
 
 /// What has been called and has not returned.
@@ -40,8 +48,8 @@ pub(super) struct Outside {
 /// What a return says of how it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It went well.
-    Well,
+    /// It went well, and gave this.
+    Gave(i64),
     /// It went well, or failed: Node will say so.
     Doubtful,
     /// It failed, with this error.
@@ -52,7 +60,7 @@ impl Outcome {
     /// The operation's result; `would_be_told`: an error would be thrown where it is seen.
     pub(super) fn result(self, would_be_told: bool) -> Option<i64> {
         match self {
-            Self::Well => Some(0),
+            Self::Gave(value) => Some(value),
             Self::Failed(number) => Some(-number),
             Self::Doubtful => would_be_told.then_some(0),
         }
@@ -74,9 +82,15 @@ impl Outside {
         entry.arguments.iter().any(|argument| argument.role == Role::StackTop)
     }
 
-    /// A call begins an operation unless it is a step of another one. `place` is where the operation
-    /// will be. Beside it the operations that have returned, unseen.
-    pub(super) fn begins(&mut self, sample: &Sample<'_, '_>, place: usize) -> (bool, Vec<usize>) {
+    /// A call begins an operation unless it is a step of another one, as `is_step` says of one that has
+    /// a request. `place` is where the operation will be. Beside it the operations that have returned,
+    /// unseen.
+    pub(super) fn begins(
+        &mut self,
+        sample: &Sample<'_, '_>,
+        place: usize,
+        is_step: bool,
+    ) -> (bool, Vec<usize>) {
         let thread = (sample.process, sample.tid);
         self.doubtful.remove(&thread);
         let Some(top) = sample.value(Role::StackTop) else { return (false, Vec::new()) };
@@ -85,11 +99,13 @@ impl Outside {
         let unseen = calls.extract_if(.., |call| call.top <= top);
         let unseen = unseen.filter_map(|call| call.place).collect();
         let entry = sample.part.entry;
-        let begins = calls.is_empty()
+        let is_load = entry.event == LOAD;
+        let begins = !is_step
+            && calls.iter().all(|call| !call.has_steps)
             // Without a path it is about the program itself.
-            && (entry.event != "dlopen" || sample.text(Role::Path) != 0);
+            && (!is_load || sample.text(Role::Path) != 0);
         if returns(entry) {
-            calls.push(Call { top, place: begins.then_some(place) });
+            calls.push(Call { top, place: begins.then_some(place), has_steps: !is_load });
         }
         (begins, unseen)
     }
@@ -168,6 +184,25 @@ impl Outside {
     }
 }
 
+/// Tells which error an operation failed with, where only the system calls in its midst do.
+pub(super) fn tell_errors(calls: &[SystemCall], operations: &mut [Operation<'_>]) {
+    for call in calls {
+        let (Some(Cause::Operation(place)), Some(number)) = (call.cause, call.errno()) else {
+            continue;
+        };
+        let operation = operations.get_mut(place as usize);
+        // In the order of time, so that the last one stays.
+        let is_open = |operation: &&mut Operation<'_>| {
+            operation.result == Some(-UNKNOWN)
+                || operation.errno_from == Some(ErrnoFrom::SystemCall)
+        };
+        if let Some(operation) = operation.filter(is_open) {
+            operation.result = Some(-number);
+            operation.errno_from = Some(ErrnoFrom::SystemCall);
+        }
+    }
+}
+
 fn word(letters: [u8; 2]) -> u64 {
     u64::from(u16::from_le_bytes(letters))
 }
@@ -180,16 +215,24 @@ pub(super) fn returns(call: &Entry) -> bool {
 fn outcome(sample: &Sample<'_, '_>) -> Outcome {
     let of = |role| sample.number(role);
     if let Some(status) = of(Role::Status) {
-        return if status < 0 { Outcome::Failed(status.saturating_neg()) } else { Outcome::Well };
+        return if status < 0 {
+            Outcome::Failed(status.saturating_neg())
+        } else {
+            Outcome::Gave(0)
+        };
+    }
+    if let Some(number) = of(Role::Descriptor) {
+        return if number < 0 { Outcome::Failed(UNKNOWN) } else { Outcome::Gave(number) };
     }
     match (of(Role::Count), of(Role::Pointer), of(Role::FileType), of(Role::Done)) {
         (Some(-1), ..) => Outcome::Failed(UNKNOWN),
-        (_, Some(0), ..) => Outcome::Failed(DLOPEN_FAILED),
+        (_, Some(0), ..) if sample.part.entry.function == LOAD => Outcome::Failed(DLOPEN_FAILED),
+        (_, Some(0), ..) => Outcome::Failed(UNKNOWN),
         // ENOTDIR is told as the same.
         (_, _, Some(-1), _) => Outcome::Failed(ENOENT),
         (_, _, Some(0), _) => Outcome::Failed(UNKNOWN),
         (.., Some(0)) | (None, None, None, None) => Outcome::Doubtful,
-        _ => Outcome::Well,
+        _ => Outcome::Gave(0),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Joins of made-up calls and returns.
 
-use crate::join::operations::{Operation, join};
+use crate::join::operations::{ErrnoFrom, Operation, join};
 use crate::testing::{CaptureBuilder, Given};
 
 const STD: &str = "std::filesystem::";
@@ -110,9 +110,12 @@ fn the_error_that_node_throws_is_the_operations() {
     throw(&mut build, 530, 13, *b"cp");
     let capture = build.finish();
     let operations = join(&capture).operations;
-    let seen: Vec<_> = operations.iter().map(|o| (o.result, o.errno_thrown)).collect();
-    let fine = (Some(0), false);
-    assert_eq!(seen, [(Some(-39), true), fine, fine, fine, fine, (None, false)]);
+    let seen: Vec<_> = operations.iter().map(|o| (o.result, o.errno_from)).collect();
+    let fine = (Some(0), None);
+    assert_eq!(
+        seen,
+        [(Some(-39), Some(ErrnoFrom::Exception)), fine, fine, fine, fine, (None, None)]
+    );
 }
 
 #[test]
@@ -137,4 +140,94 @@ fn second_paths_are_found_before_and_after_their_call() {
     let operations = join(&capture).operations;
     let seen: Vec<_> = operations.iter().map(|o| o.new_path).collect();
     assert_eq!(seen, [Some(b"/b".as_slice()), Some(b"/d"), None]);
+}
+
+#[test]
+fn calls_of_the_c_library_are_steps_of_what_libuv_does() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    let open = |build: &mut CaptureBuilder, time, sp: i64, path: &str, fd: i64| {
+        let given = [("sp", sp.into()), ("path", path.into())];
+        build.operation(t[0], time, "libc.open64", 0, &given);
+        let given = [("sp", (sp + 8).into()), ("fd", fd.into())];
+        build.operation(t[0], time + 1, "libc.open64.return", 0, &given);
+    };
+    // libuv's, and within it something that an allocator or a signal handler might do.
+    build.open(t[0], 100, 1, "/uv", false, 0);
+    open(&mut build, 110, 1000, "/uv", 5);
+    open(&mut build, 115, 1000, "/other", 6);
+    build.cleanup(t[0], 120, 1, 5);
+    // The same path again, by something else; then what it is used for.
+    open(&mut build, 200, 1000, "/uv", -1);
+    open(&mut build, 210, 1000, "/addon", 7);
+    build.operation(t[0], 220, "uv_fs_read", 2, &[("file", 7.into())]);
+    // What the beginning of an add-on does is no step of loading it.
+    build.operation(t[0], 300, "dlopen", 0, &[("sp", 2000.into()), ("path", "/a.node".into())]);
+    open(&mut build, 310, 1500, "/config", 8);
+    build.operation(t[0], 320, "dlopen.return", 0, &[("sp", 2008.into()), ("handle", 1.into())]);
+    // A pool thread.
+    build.open(t[0], 400, 9, "/pool", true, 0);
+    build.operation(
+        t[1],
+        410,
+        "uv__fs_work",
+        0,
+        &[("work", (9 + 336).into()), ("loop", 64.into()), ("cb", 1.into())],
+    );
+    let given = [("sp", 80.into()), ("path", "/pool".into())];
+    build.operation(t[1], 420, "libc.open64", 0, &given);
+    let capture = build.finish();
+    let operations = join(&capture).operations;
+    let seen: Vec<_> = operations.iter().map(|o| (o.name, o.path, o.result)).collect();
+    let path = |path: &'static str| Some(path.as_bytes());
+    assert_eq!(
+        seen,
+        [
+            ("open", path("/uv"), Some(5)),
+            ("open", path("/other"), Some(6)),
+            ("open", path("/uv"), Some(-4094)),
+            ("open", path("/addon"), Some(7)),
+            ("read", path("/addon"), None),
+            ("dlopen", path("/a.node"), Some(0)),
+            ("open", path("/config"), Some(8)),
+            ("open", path("/pool"), None),
+        ]
+    );
+}
+
+#[test]
+fn a_path_in_a_folder_that_is_open_is_not_in_the_working_folder() {
+    let mut build = CaptureBuilder::new();
+    let thread = build.process(10, &[10])[0];
+    build.holding(0, 0, 10, "/srv");
+    for (time, folder) in [(100, -100), (200, 7)] {
+        let given = [("sp", 80.into()), ("dirfd", folder.into()), ("path", "a".into())];
+        build.operation(thread, time, "libc.openat64", 0, &given);
+    }
+    let capture = build.finish();
+    let found = join(&capture);
+    let resolved = found.operations.iter().map(|o| o.resolved(b"a", &found.folders));
+    assert_eq!(resolved.collect::<Vec<_>>(), [Some(b"/srv/a".to_vec()), None]);
+}
+
+#[test]
+fn the_last_system_call_that_failed_tells_an_error_that_nothing_else_does() {
+    let mut build = CaptureBuilder::new();
+    let thread = build.process(10, &[10])[0];
+    for (time, fd) in [(100, -1i64), (200, 7)] {
+        let given = [("sp", 80.into()), ("path", "/a".into())];
+        build.operation(thread, time, "libc.open64", 0, &given);
+        for (at, error) in [(10, -22), (20, -13), (30, 0)] {
+            build.enter(thread, time + at, 257);
+            build.exit(thread, time + at + 5, 257, error, 0);
+        }
+        let given = [("sp", 88.into()), ("fd", fd.into())];
+        build.operation(thread, time + 40, "libc.open64.return", 0, &given);
+    }
+    build.enter(thread, 300, 257);
+    build.exit(thread, 310, 257, -1, 0);
+    let capture = build.finish();
+    let operations = join(&capture).operations;
+    let seen: Vec<_> = operations.iter().map(|o| (o.result, o.errno_from)).collect();
+    assert_eq!(seen, [(Some(-13), Some(ErrnoFrom::SystemCall)), (Some(7), None)]);
 }

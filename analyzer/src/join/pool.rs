@@ -136,6 +136,11 @@ impl Pool {
         Some((operation?, time_ns.saturating_sub(job.start_ns)))
     }
 
+    /// The file operation that a thread does now, by its place.
+    pub(super) fn file_on(&self, at: Place) -> Option<usize> {
+        self.running.get(&at)?.operation
+    }
+
     /// The program's own work that a thread does now, as a place among the jobs.
     pub(super) fn queued_on(&self, at: Place) -> Option<(u32, &Job)> {
         let running = self.running.get(&at)?;

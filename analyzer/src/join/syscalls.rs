@@ -246,6 +246,7 @@ pub fn time_in_kernel(capture: &Capture, found: &mut Operations<'_>) {
             parts.syscall_ns = Some(sum.min(work_ns));
         }
     }
+    super::outside::tell_errors(&calls, &mut found.operations);
 }
 
 #[cfg(test)]

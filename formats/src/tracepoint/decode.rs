@@ -58,6 +58,17 @@ impl Field {
         }
     }
 
+    /// The first byte of a raw record after the string that this field locates; `None` for other fields.
+    /// What the kernel fetches of a program shares one page: a string that ends where the page does was
+    /// cut (kernel tree, kernel/trace/trace_uprobe.c, `prepare_uprobe_buffer`).
+    #[must_use]
+    pub fn string_end(&self, raw: &[u8]) -> Option<usize> {
+        let FieldKind::Str { relative } = self.kind else { return None };
+        let location = u32::try_from(unsigned(part(raw, self.offset, self.size)?)?).ok()?;
+        let base = if relative { self.offset.checked_add(self.size)? } else { 0 };
+        Some(base.checked_add(location & 0xffff)?.checked_add(location >> 16)? as usize)
+    }
+
     /// What a location points to: u32 = length << 16 | offset (kernel tree, `__get_dynamic_array`
     /// in include/trace/stages/stage3_trace_output.h).
     fn located<'a>(&self, raw: &'a [u8], location: &[u8], relative: bool) -> Option<&'a [u8]> {

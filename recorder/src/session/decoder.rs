@@ -6,6 +6,8 @@ use formats::capture::FieldValue;
 use formats::tracepoint::{Field, FieldKind, Value};
 use linux_perf_event_reader::RecordParseInfo;
 
+use crate::sys::ring::page_bytes;
+
 /// What a perf event's records are to a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -53,6 +55,25 @@ impl Decoder {
         let Value::U64(place) = shared.function.read(raw) else { return None };
         let (event, fields) = shared.members.get(place as usize)?;
         Some((*event, fields))
+    }
+}
+
+/// Bytes of a uprobe's record before what it fetched: the header of all tracepoints and the probed
+/// address. (Those of a return probe have another address.)
+const BEFORE_FETCHED: usize = 16;
+/// Follows a string that the kernel has cut.
+const CUT: &[u8] = "\u{2026}".as_bytes();
+
+/// A string of a raw record that the kernel has cut because all that is fetched shares one page, with a
+/// mark at its end; `None` for what is whole.
+pub(super) fn cut_string(field: &Field, raw: &[u8]) -> Option<Vec<u8>> {
+    let end = field.string_end(raw)?;
+    if end < BEFORE_FETCHED + page_bytes() {
+        return None;
+    }
+    match field.read(raw) {
+        Value::Str(text) => Some([text, CUT].concat()),
+        _ => None,
     }
 }
 

@@ -14,7 +14,7 @@ use linux_perf_event_reader::{
     EventRecord, Mmap2FileId, RawEventRecord, RecordParseInfo, RecordType,
 };
 
-use super::decoder::{Decoder, Role, value};
+use super::decoder::{Decoder, Role, cut_string, value};
 use super::heap::{Copied, Heaps};
 use super::hits::{self, Answer, Hits};
 use super::naming::Naming;
@@ -25,6 +25,13 @@ use crate::process::holdings::Holdings;
 use crate::sys::clock;
 use crate::sys::record::RawRecord;
 use crate::unwind::{Registers, StackDump};
+
+/// A string did not fit into a record.
+fn strings_cut() -> Remark {
+    let text = "paths, or other strings, were longer than what the kernel records of them, about 4000 \
+                bytes: they are cut and end in \u{2026}";
+    Remark { code: "strings-cut".into(), text: text.into(), count: 1 }
+}
 
 /// A file that a followed process has mapped for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,12 +322,20 @@ impl<W: Write> Ingest<W> {
             },
         };
         let (event, fields) = decoder.event_of(&self.raw)?;
-        let values: Vec<FieldValue<'_>> =
+        let mut values: Vec<FieldValue<'_>> =
             fields.iter().map(|field| value(field, &self.raw)).collect();
+        // A string is the last of what is fetched.
+        let cut = fields.last().and_then(|field| cut_string(field, &self.raw));
+        if let (Some(cut), Some(last)) = (&cut, values.last_mut()) {
+            *last = FieldValue::Bytes(cut);
+        }
         self.writer.sample(event, time_ns, thread, stack, &values);
         *self.counts.samples.entry(decoder.event).or_default() += 1;
         if event != decoder.event {
             *self.counts.samples.entry(event).or_default() += 1;
+        }
+        if cut.is_some() {
+            self.remark(strings_cut());
         }
         Some(())
     }

@@ -28,6 +28,8 @@ pub struct Sum {
     pub names: BTreeMap<&'static str, u64>,
     /// All together.
     pub opens: OpenCount,
+    /// Those that belong here by their descriptor only, not by their own stack.
+    pub by_descriptor: u64,
     /// Failures by errno name.
     pub errors: BTreeMap<Cow<'static, str>, u64>,
     /// Bytes read or written.
@@ -41,7 +43,8 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, operation: &Operation<'_>) {
+    fn add(&mut self, operation: &Operation<'_>, is_inferred: bool) {
+        self.by_descriptor += u64::from(is_inferred);
         *self.names.entry(operation.name).or_default() += 1;
         self.opens.add(operation);
         if let Some(number) = operation.errno() {
@@ -82,13 +85,14 @@ fn chosen<'o, 'c>(
     askers: &'o Askers,
     filter: &'o PathFilter,
     profile: &'o Profile,
-) -> impl Iterator<Item = (&'o Operation<'c>, CallSite)> {
+) -> impl Iterator<Item = (&'o Operation<'c>, CallSite, bool)> {
     joined.operations.iter().enumerate().filter_map(move |(place, operation)| {
         let asked = askers.get(place);
         let shown = filter.opens_modules() || asked.folded.is_none();
         let line = asked::line(profile, asked.stack());
-        (shown && filter.takes(operation, &joined.folders))
-            .then_some((operation, CallSite { call: asked.call, line }))
+        let site = CallSite { call: asked.call, line };
+        let takes = shown && filter.takes(operation, &joined.folders);
+        takes.then_some((operation, site, asked.asker.is_some()))
     })
 }
 
@@ -134,13 +138,13 @@ pub fn by_path<'c>(
         }
     }
     let mut groups: Groups<_, Row> = Groups::new();
-    for (operation, site) in chosen(joined, askers, filter, profile) {
+    for (operation, site, is_inferred) in chosen(joined, askers, filter, profile) {
         let by_handle = operation.path.is_none()
             && (operation.descriptor.is_some() || operation.directory.is_some());
         groups.with((operation.path, operation.new_path, by_handle), |row| {
-            row.sum.add(operation);
+            row.sum.add(operation, is_inferred);
             row.latencies.extend(operation.latency_ns);
-            row.askers.with(site, |sum| sum.add(operation));
+            row.askers.with(site, |sum| sum.add(operation, is_inferred));
         });
     }
     let mut rows: Vec<PathRow<'c>> = groups
@@ -166,8 +170,8 @@ pub fn by_call(
     profile: &Profile,
 ) -> Vec<(CallSite, Sum)> {
     let mut groups: Groups<CallSite, Sum> = Groups::new();
-    for (operation, site) in chosen(joined, askers, filter, profile) {
-        groups.with(site, |sum| sum.add(operation));
+    for (operation, site, is_inferred) in chosen(joined, askers, filter, profile) {
+        groups.with(site, |sum| sum.add(operation, is_inferred));
     }
     let mut rows = groups.all;
     rows.sort_by_key(|(_site, sum)| Reverse((sum.total_ns, sum.opens.count)));

@@ -27,7 +27,8 @@ pub const MODULE_RESOLUTION: &str = "module-resolution";
 pub struct Asked {
     /// The operation's own stack.
     pub own: ResolvedStackId,
-    /// Where the own stack holds nothing but Node: the stack that opened the file or directory.
+    /// Where the own stack holds nothing but Node: that of the program's call on the open file which this
+    /// is a step of, else the stack that opened it.
     pub asker: Option<ResolvedStackId>,
     /// The call, for [`Askers::name`].
     pub call: Option<u32>,
@@ -80,6 +81,8 @@ impl Askers {
     pub fn of(operations: &[Operation<'_>], symboliser: &mut Symboliser<'_>) -> Self {
         let mut finding = Finding::default();
         let mut rows: Vec<Asked> = Vec::with_capacity(operations.len());
+        // Who worked on an open file himself, by its opener and the call: the call's later steps are his.
+        let mut users: HashMap<(usize, Option<u32>), Asked> = HashMap::new();
         // Of a probe that is hit too often, only some hits have a stack.
         let mut taken: Vec<bool> = Vec::with_capacity(operations.len());
         for operation in operations {
@@ -92,15 +95,18 @@ impl Askers {
                 call: about.call,
                 folded: about.is_module.then_some(Folded::ByStack),
             };
-            let opener = operation.opened_by.and_then(|place| rows.get(place).copied());
-            if let Some(opener) = opener.filter(|_opener| about.is_taken && !about.has_application)
-            {
-                let stack = opener.stack();
-                if finding.about(symboliser.profile(), stack, false).has_application {
-                    asked.asker = Some(stack);
-                    asked.call = opener.call.or(asked.call);
+            if let Some(place) = operation.opened_by.filter(|_| about.is_taken) {
+                let used = (place, about.call);
+                if about.has_application {
+                    users.insert(used, asked);
+                } else if let Some(user) = users.get(&used).or_else(|| rows.get(place)).copied() {
+                    let stack = user.stack();
+                    if finding.about(symboliser.profile(), stack, false).has_application {
+                        asked.asker = Some(stack);
+                        asked.call = user.call.or(asked.call);
+                    }
+                    asked.folded = asked.folded.or(user.folded.map(|_| Folded::ByHandle));
                 }
-                asked.folded = asked.folded.or(opener.folded.map(|_| Folded::ByHandle));
             }
             rows.push(asked);
             taken.push(about.is_taken);

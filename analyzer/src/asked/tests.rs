@@ -8,7 +8,7 @@ use crate::source_map::Originals;
 use crate::testing::CaptureBuilder;
 
 /// Functions by the address of their code.
-const CODE: [(u64, &[u8]); 13] = [
+const CODE: [(u64, &[u8]); 15] = [
     (0x1000, b"JS:~load /app/load.js:3:1"),
     (0x1100, b"JS:~readFileSync node:fs:1:1"),
     (0x1200, b"JS:~openSync node:fs:2:1"),
@@ -21,6 +21,8 @@ const CODE: [(u64, &[u8]); 13] = [
     (0x1900, b"JS:~realpathSync node:fs:9:1"),
     (0x1a00, b"JS:~(anonymous) node:internal/util:10:1"),
     (0x1b00, b"JS:~importModuleDynamicallyCallback node:internal/modules/esm/utils:11:1"),
+    (0x1d00, b"JS:~readFile node:internal/fs/promises:13:1"),
+    (0x1e00, b"JS:~readFileHandle node:internal/fs/promises:14:1"),
     (0x1c00, b"JS:~log node:internal/console/constructor:12:1"),
 ];
 
@@ -130,6 +132,9 @@ fn what_node_goes_on_with_belongs_to_who_opened_it() {
     made.read(&[0x1400], 9);
     // The program's own stack is better than any conclusion.
     made.read(&[0x1000, 0x1100], 9);
+    // A step of the program's own call on the open file, not of the one that opened it.
+    made.read(&[0x1000, 0x1d00], 9);
+    made.read(&[0x1e00], 9);
     // Nothing is known of this descriptor.
     made.read(&[0x1400], 7);
     let (rows, _) = made.rows();
@@ -140,6 +145,8 @@ fn what_node_goes_on_with_belongs_to_who_opened_it() {
             (Some("fs.readFile"), false),
             (Some("fs.readFile"), true),
             (Some("fs.readFileSync"), false),
+            (Some("fs.promises.readFile"), false),
+            (Some("fs.promises.readFile"), true),
             (Some("fs.readFile"), false),
         ]
     );

@@ -106,7 +106,7 @@ impl LineWriter<'_, '_> {
         self.text("", place, &text, stack, profile)?;
         match by.asked.asker.filter(|_| self.plan.stacks) {
             Some(asker) => {
-                writeln!(self.out, "        {}", self.style.dim("opened by"))?;
+                writeln!(self.out, "        {}", self.style.dim("by its descriptor"))?;
                 let lines: Vec<Line> = profile.leaf_first(asker).map(full).collect();
                 write_lines(&lines, "        ", self.style, self.out)
             }
@@ -455,8 +455,8 @@ fn mode(operation: &Operation<'_>) -> Option<String> {
 fn who(profile: &Profile, by: By<'_>) -> Option<String> {
     let via = by.call.map(|call| format!("via {call}"));
     let line = who_made(profile, by.asked.stack());
-    let opened = by.asked.asker.map(|_| "(who opened it)".to_owned());
-    let words: Vec<String> = [via, line, opened].into_iter().flatten().collect();
+    let how = by.asked.asker.map(|_| "(by its descriptor)".to_owned());
+    let words: Vec<String> = [via, line, how].into_iter().flatten().collect();
     Some(words.join("  ")).filter(|text| !text.is_empty())
 }
 

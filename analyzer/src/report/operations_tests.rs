@@ -267,10 +267,13 @@ fn steps_are_told_by_their_call() {
     let plan = EventsPlan { stacks: true, ..EventsPlan::default() };
     let lines = events_of(&capture, &plan);
     assert!(
-        lines.contains("  via fs.readFile  load /app/load.js:3:1  (who opened it)\n"),
+        lines.contains("  via fs.readFile  load /app/load.js:3:1  (by its descriptor)\n"),
         "{lines}"
     );
-    assert!(lines.contains("        opened by\n        readFile  node:fs:3:1\n"), "{lines}");
+    assert!(
+        lines.contains("        by its descriptor\n        readFile  node:fs:3:1\n"),
+        "{lines}"
+    );
 }
 
 /// Address of a loop, and of work; both libuv's.

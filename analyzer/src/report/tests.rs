@@ -111,7 +111,8 @@ CALLS, by the time of their operations
                                          open 4
        3       3    36.0 µs    36.0 µs  fs.openSync at readSettings /app/lib/settings.js:12:18
                                          open 3
-  blocked: synchronous, so that the thread and its event loop stood still
+  time: of all operations together, also of those at once; blocked: of the synchronous ones, for which \
+the event loop stood still
 
 PROBES
   uprobe:node:f: 1 hit

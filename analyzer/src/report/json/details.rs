@@ -65,6 +65,7 @@ pub(super) struct Call<'r> {
     line: Option<JsonFrame<'r>>,
     #[serde(flatten)]
     operations: Counts,
+    by_descriptor: u64,
     by_operation: &'r BTreeMap<&'static str, u64>,
     errors: &'r BTreeMap<Cow<'static, str>, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,6 +171,7 @@ pub(super) fn calls<'r>(report: &'r Report<'_>, top: usize) -> Vec<Call<'r>> {
             call: report.askers.name(site.call),
             line: line(report, site.line),
             operations: counts(sum.opens),
+            by_descriptor: sum.by_descriptor,
             by_operation: &sum.names,
             errors: &sum.errors,
             bytes: sum.bytes,

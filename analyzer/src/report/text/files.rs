@@ -84,15 +84,16 @@ impl Page<'_, '_, '_> {
                 sum.opens.count,
                 duration(sum.total_ns)
             )?;
-            let done = done(&sum.names, sum.bytes);
+            let mut done = done(&sum.names, sum.bytes);
+            if sum.by_descriptor > 0 {
+                done.push_str(&format!("; {} by their descriptor", sum.by_descriptor));
+            }
             writeln!(self.out, "{:41}{}", "", self.style.dim(&done))?;
         }
         self.more(report.calls.len(), self.top_functions, "call", "calls")?;
-        if report.calls.iter().any(|(_site, sum)| sum.blocked_ns > 0) {
-            let text = "  blocked: synchronous, so that the thread and its event loop stood still";
-            writeln!(self.out, "{}", self.style.dim(text))?;
-        }
-        Ok(())
+        let text = "  time: of all operations together, also of those at once; blocked: of the synchronous ones, for which \
+                    the event loop stood still";
+        writeln!(self.out, "{}", self.style.dim(text))
     }
 
     /// Call and line in words.

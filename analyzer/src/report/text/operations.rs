@@ -1,5 +1,6 @@
 //! The sections on what was done to files, what failed first. It must not compute anything but layout.
 
+use std::collections::HashMap;
 use std::io;
 
 use formats::text::clean_string;
@@ -8,7 +9,7 @@ use super::{PATH_CHARS, Page, STACKS};
 use crate::aggregate::operations::{Latency, OpenCount, OpenStack, PathOperations};
 use crate::profile::ResolvedStackId;
 use crate::report::json::UNREADABLE_PATH;
-use crate::report::stacks;
+use crate::report::stacks::{self, Line};
 use crate::report::units::{counted, duration};
 
 /// Stands for the path of a descriptor or a directory that was opened before the recording, or by
@@ -17,12 +18,15 @@ const UNSEEN_OPEN: &str = "(its open was not seen)";
 /// Processes named behind a path.
 const PIDS: usize = 3;
 
+/// Lines of a stack that are worth not being repeated.
+const LEAST_LINES: usize = 4;
+
 /// What is said of one stack of a path.
 #[derive(Debug, Clone, Copy)]
 struct Told {
     opens: OpenCount,
     call: Option<u32>,
-    is_opener: bool,
+    is_inferred: bool,
 }
 
 impl Page<'_, '_, '_> {
@@ -35,7 +39,16 @@ impl Page<'_, '_, '_> {
         let profile = &self.report.profile;
         let tells = |stack: &OpenStack| stacks::is_taken(profile, stack.asked.own);
         let is_mute = |row: &PathOperations<'_>| !row.stacks.iter().any(tells);
-        failed.sort_by_key(|row| (std::cmp::Reverse(row.opens.failed), is_mute(row)));
+        // And side by side those with the same stack.
+        let stack = |row: &PathOperations<'_>| row.stacks.first().map(|stack| stack.asked.stack());
+        let mut places: HashMap<_, usize> = HashMap::new();
+        for (place, row) in failed.iter().enumerate() {
+            places.entry((row.opens.failed, stack(row))).or_insert(place);
+        }
+        failed.sort_by_key(|row| {
+            let place = places.get(&(row.opens.failed, stack(row)));
+            (std::cmp::Reverse(row.opens.failed), is_mute(row), place.copied())
+        });
         if !failed.is_empty() {
             self.table("FAILED OPERATIONS", &failed)?;
         }
@@ -79,8 +92,9 @@ impl Page<'_, '_, '_> {
         writeln!(self.out, "\n{}", self.style.heading(title))?;
         let head = "   count  failed        p50        p99        max  operation";
         writeln!(self.out, "{}", self.style.dim(head))?;
+        let mut shown = HashMap::new();
         for row in rows.iter().take(self.top) {
-            self.path(row)?;
+            self.path(row, &mut shown)?;
         }
         self.more(rows.len(), self.top, "operation", "operations")
     }
@@ -111,10 +125,16 @@ impl Page<'_, '_, '_> {
         format!("{count:>8}  {failed}  {p50:>9}  {p99:>9}  {max:>9}")
     }
 
-    fn path(&mut self, path: &PathOperations<'_>) -> io::Result<()> {
+    /// `shown` are the stacks that the table has already, with the operation that they stand at.
+    fn path(
+        &mut self,
+        path: &PathOperations<'_>,
+        shown: &mut HashMap<Vec<Line>, String>,
+    ) -> io::Result<()> {
         let mut name = path.operation.to_owned();
         name.push(' ');
         name.push_str(&Self::names(path.path, path.new_path, path.by_handle));
+        let this = name.clone();
         if let Some(bytes) = path.bytes {
             name.push_str(&format!("  {}", counted(bytes, "byte", "bytes")));
         }
@@ -129,10 +149,10 @@ impl Page<'_, '_, '_> {
         let profile = &self.report.profile;
         let taken = |stack: &&OpenStack| stacks::is_taken(profile, stack.asked.own);
         let with_stack: u64 = path.stacks.iter().filter(taken).map(|s| s.opens.count).sum();
-        let shown: u64 = path.stacks.iter().map(|s| s.opens.count).sum();
+        let all: u64 = path.stacks.iter().map(|s| s.opens.count).sum();
         let told = |stack: &OpenStack| -> (ResolvedStackId, Told) {
             let OpenStack { asked, opens } = *stack;
-            (asked.stack(), Told { opens, call: asked.call, is_opener: asked.asker.is_some() })
+            (asked.stack(), Told { opens, call: asked.call, is_inferred: asked.asker.is_some() })
         };
         let stacks = path.stacks.iter().filter(taken).map(told);
         let stacks = stacks::alike(
@@ -146,14 +166,23 @@ impl Page<'_, '_, '_> {
         for (told, lines) in stacks.iter().take(limit) {
             let how = self.how(*told);
             writeln!(self.out, "{:>11} x {how}", told.opens.count)?;
-            self.stack(lines)?;
+            match shown.get(lines).filter(|_| lines.len() >= LEAST_LINES) {
+                Some(other) => {
+                    let text = format!("              the stack of {other} above");
+                    writeln!(self.out, "{}", self.style.dim(&text))?;
+                }
+                None => {
+                    self.stack(lines)?;
+                    shown.insert(lines.clone(), this.clone());
+                }
+            }
         }
         self.more_stacks(stacks.len(), limit)?;
-        if with_stack == 0 && shown > 0 {
+        if with_stack == 0 && all > 0 {
             let text = "          no stack was taken, because there were too many at once";
             writeln!(self.out, "{}", self.style.dim(text))?;
-        } else if with_stack < shown {
-            let text = format!("          stacks of {with_stack} of {shown} times");
+        } else if with_stack < all {
+            let text = format!("          stacks of {with_stack} of {all} times");
             writeln!(self.out, "{}", self.style.dim(&text))?;
         }
         Ok(())
@@ -161,7 +190,7 @@ impl Page<'_, '_, '_> {
 
     /// How a stack did it, and by which call.
     fn how(&self, told: Told) -> String {
-        let Told { opens, call, is_opener } = told;
+        let Told { opens, call, is_inferred } = told;
         let mut how = mode(opens).to_owned();
         match opens.failed {
             0 => {}
@@ -171,8 +200,8 @@ impl Page<'_, '_, '_> {
         if let Some(call) = self.report.askers.name(call) {
             how.push_str(&format!("  via {call}"));
         }
-        if is_opener {
-            how.push_str(", by who opened it");
+        if is_inferred {
+            how.push_str(", by its descriptor");
         }
         how
     }

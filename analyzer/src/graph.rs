@@ -12,6 +12,7 @@ use crate::aggregate::quality::js_names;
 use crate::aggregate::{StackCounts, count_stacks, losses};
 use crate::emit::flamegraph::{self, FlamegraphError, FlamegraphOptions};
 use crate::events::OPEN_EVENT;
+use crate::join;
 use crate::join::operations;
 use crate::plan::Weight;
 use crate::profile::{Profile, Reason, ResolvedStackId};
@@ -154,7 +155,7 @@ fn drawable(capture: &Capture) -> Vec<(String, u64)> {
     for event in losses::by_event(capture) {
         match capture.event(event.id) {
             Some(def) if def.set == CPU_SET => cpu += event.samples,
-            Some(def) if operations::is_part(def) => {
+            Some(def) if join::is_part(def) => {
                 begun += if operations::is_beginning(def) { event.samples } else { 0 };
             }
             Some(_) => match probes.iter_mut().find(|(name, _count)| *name == event.event) {

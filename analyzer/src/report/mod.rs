@@ -25,6 +25,7 @@ use crate::aggregate::operations::{OpenCount, PathFilter, PathOperations, by_ope
 use crate::aggregate::pool::{self, PoolUse};
 use crate::aggregate::quality::{self, StackQuality};
 use crate::asked::Askers;
+use crate::join;
 use crate::join::operations::{self, Operation};
 use crate::profile::{JsNames, Profile, ResolvedStackId};
 use crate::source_map::Originals;
@@ -136,7 +137,7 @@ impl<'c> Report<'c> {
         // Results have no stack of interest: they would count every asynchronous open twice.
         let others = count_stacks(capture, &mut symboliser, |event| {
             let begins = operations::is_beginning(event);
-            event.set != CPU_SET && (begins || !operations::is_part(event))
+            event.set != CPU_SET && (begins || !join::is_part(event))
         });
         let probes = probes(capture, &mut symboliser);
         let mut profile = symboliser.into_profile();

@@ -355,3 +355,28 @@ fn a_pool_that_is_too_small_is_said_with_what_kept_it_busy() {
     let want = "<0.130000> async queue 99.0ms work 1.00ms loop 30.0ms  via fs.readFile  login /app/login.js:3:1\n";
     assert!(lines.contains(want), "{lines}");
 }
+
+#[test]
+fn system_calls_of_operations_are_no_events_of_their_own() {
+    let mut build = CaptureBuilder::new();
+    let thread = build.process(10, &[10])[0];
+    build.open(thread, 100, 1, "/a", false, 0);
+    build.enter(thread, 110, 257);
+    build.exit(thread, 120, 257, 3, 0);
+    build.cleanup(thread, 200, 1, 3);
+    let mut capture = build.finish();
+    let plan = |events: &[&str]| EventsPlan {
+        events: events.iter().map(|&name| name.to_owned()).collect(),
+        ..EventsPlan::default()
+    };
+    let lines =
+        |capture: &Capture, events: &[&str]| events_of(capture, &plan(events)).lines().count();
+    assert_eq!((lines(&capture, &[]), lines(&capture, &["fs"])), (3, 1));
+    for event in &mut capture.events {
+        if event.set == "syscalls" {
+            event.set = "fs".into();
+        }
+    }
+    assert_eq!((lines(&capture, &[]), lines(&capture, &["fs"])), (1, 1));
+    assert_eq!(lines(&capture, &["sys_enter"]), 1);
+}

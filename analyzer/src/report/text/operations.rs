@@ -53,7 +53,9 @@ impl Page<'_, '_, '_> {
             self.table("FAILED OPERATIONS", &failed)?;
         }
         self.missing_modules()?;
-        self.slowest()?;
+        if !self.report.filter.is_set() || self.report.filter.slow_ns.is_some() {
+            self.slowest()?;
+        }
         if self.report.filter.is_set() {
             // Who asks for some operations wants to see all of them.
             if !fine.is_empty() {

@@ -371,7 +371,7 @@ fn system_calls_of_operations_are_no_events_of_their_own() {
     };
     let lines =
         |capture: &Capture, events: &[&str]| events_of(capture, &plan(events)).lines().count();
-    assert_eq!((lines(&capture, &[]), lines(&capture, &["fs"])), (3, 1));
+    assert_eq!((lines(&capture, &[]), lines(&capture, &["fs"])), (2, 1));
     for event in &mut capture.events {
         if event.set == "syscalls" {
             event.set = "fs".into();

@@ -3,6 +3,7 @@
 //! [`events`].
 
 mod events;
+mod tracepoint;
 
 use std::collections::HashSet;
 use std::io::Write;

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::rc::Rc;
 
-use formats::capture::{EventDef, FieldDef, FieldType, Remark};
+use formats::capture::{EventDef, FieldType, Remark};
 use formats::probe::ProbeKind;
-use formats::tracepoint::{Field, FieldRole, FormatError, TracepointFormat};
+use formats::tracepoint::{Field, FieldRole, TracepointFormat};
 
 use super::{Arms, CPU_EVENT};
 use crate::probe::locate::Site;
@@ -19,11 +19,10 @@ use crate::session::define;
 use crate::session::error::RecordError;
 use crate::session::ingest::Ingest;
 use crate::session::stacks::{DROP_CALLER, KEEP_CALLER};
-use crate::session::syscalls::{self, Tracepoint, Whose};
 use crate::sys::attr::{EventAttr, EventSource, Inherit, SampleRate, Sideband};
 use crate::sys::perf::PerfFd;
 use crate::sys::ring::page_bytes;
-use crate::tracefs::{self, DynamicEvent, Tracefs};
+use crate::tracefs::{self, DynamicEvent};
 
 /// Name of the argument that carries the caller's address; users never see it.
 const CALLER: &str = "nrec_caller";
@@ -33,7 +32,7 @@ const FUNCTION: &str = "nrec_function";
 
 impl Arms {
     /// Options that all events share.
-    fn base(&self, source: EventSource) -> EventAttr {
+    pub(super) fn base(&self, source: EventSource) -> EventAttr {
         EventAttr {
             inherit: self.mode.inherit,
             disabled: self.mode.on_exec,
@@ -180,66 +179,8 @@ impl Arms {
         Ok(())
     }
 
-    /// Prepares to open a tracepoint of system calls.
-    ///
-    /// # Errors
-    /// The kernel has no such tracepoint, or the capture cannot be written.
-    pub fn tracepoint<W: Write>(
-        &mut self,
-        ingest: &mut Ingest<W>,
-        tracefs: &Tracefs,
-        (whose, wanted): (Whose, &Tracepoint),
-    ) -> Result<(), RecordError> {
-        let Tracepoint { event, name, set, tracepoint, .. } = *wanted;
-        let place = format!("{}:{tracepoint}", syscalls::GROUP);
-        let text = tracefs.event_format(syscalls::GROUP, tracepoint)?;
-        let format = |cause| RecordError::Format { event: place.clone(), cause };
-        let parsed = TracepointFormat::parse(&text).map_err(format)?;
-        let named = |&name: &&'static str| {
-            parsed.field(name).cloned().ok_or_else(|| format(FormatError::Missing(name)))
-        };
-        let fields = wanted.fields.iter().map(named).collect::<Result<Vec<Field>, _>>()?;
-        let field = |field: &Field| FieldDef { name: field.name.clone(), kind: FieldType::Signed };
-        let whom = match whose {
-            Whose::Everybody => "all threads",
-            Whose::OtherThreads => "threads other than the main one, without futex",
-        };
-        ingest.define(&EventDef {
-            id: event,
-            name: name.into(),
-            set: set.into(),
-            source: format!("{place} of {whom}"),
-            fields: fields.iter().map(field).collect(),
-            period_ns: None,
-        })?;
-        let base = self.base(EventSource::Tracepoint { id: parsed.id });
-        let decoder = Decoder {
-            event,
-            role: Role::Each,
-            layout: base.record_parse_info(),
-            fields: fields.into(),
-            shared: None,
-            caller: None,
-            entries: Rc::default(),
-        };
-        match whose {
-            Whose::Everybody => {
-                self.push_all(base, &decoder, wanted.stack, wanted.filter.as_ref(), None);
-            }
-            Whose::OtherThreads => {
-                let base = EventAttr { inherit: Inherit::Nobody, ..base };
-                for (attr, role) in attrs::of_probe(base, self.mode.stacks, false) {
-                    let layout = attr.record_parse_info();
-                    let decoder = Decoder { role, layout, ..decoder.clone() };
-                    self.singles.add(attr, wanted.filter.clone(), decoder);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The perf events of one probe or tracepoint; `decoder` reads each, by its role.
-    fn push_all(
+    pub(super) fn push_all(
         &mut self,
         base: EventAttr,
         decoder: &Decoder,

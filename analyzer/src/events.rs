@@ -8,6 +8,7 @@ mod line;
 use std::io::{self, Write};
 
 use formats::capture::{Capture, Samples};
+use formats::catalogue::LIBC;
 use formats::syscalls::SET;
 
 use crate::asked::Askers;
@@ -137,7 +138,7 @@ impl Events<'_> {
         let &Self { capture, operations: joined, folders, .. } = self;
         let asked = |name: &str| plan.events.iter().any(|event| event == name);
         let mut rows: Vec<(u64, Row)> = Vec::new();
-        if plan.events.is_empty() || asked(OPEN_EVENT) {
+        if plan.events.is_empty() || asked(OPEN_EVENT) || asked(LIBC) {
             let all = joined.iter().enumerate().skip(self.from);
             let chosen = all.filter(|(_at, operation)| plan.filter.takes(operation, folders));
             rows.extend(chosen.map(|(at, operation)| (operation.start_ns, Row::Operation(at))));
@@ -185,10 +186,15 @@ fn system_calls(
 pub fn known_names(capture: &Capture) -> Vec<&str> {
     let mut known: Vec<&str> = Vec::new();
     for def in &capture.events {
-        for name in [&def.set, &def.name] {
+        // Parts of operations can be asked for, and are too many to be offered.
+        let name = Some(&def.name).filter(|_name| !operations::is_part(def));
+        for name in [Some(&def.set), name].into_iter().flatten() {
             if !name.is_empty() && !known.contains(&name.as_str()) {
                 known.push(name);
             }
+        }
+        if operations::is_part(def) && !known.contains(&OPEN_EVENT) {
+            known.push(OPEN_EVENT);
         }
     }
     known.extend(syscalls::are_recorded(capture).then_some(SYSCALL_EVENT));
@@ -198,5 +204,5 @@ pub fn known_names(capture: &Capture) -> Vec<&str> {
 /// Whether `-e` names anything in this capture.
 #[must_use]
 pub fn is_known(capture: &Capture, name: &str) -> bool {
-    known_names(capture).contains(&name)
+    known_names(capture).contains(&name) || capture.events.iter().any(|def| def.name == name)
 }

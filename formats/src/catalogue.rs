@@ -57,6 +57,8 @@ pub enum Role {
     Address,
     /// The result: what the operation gives, or the error number negated.
     Result,
+    /// The result that the request still holds of the operation before, where that was not given up.
+    Before,
     /// Where the thread's stack ends, the return address included at a call and not at its return.
     StackTop,
     /// What a function returns: 0, or the error number negated.

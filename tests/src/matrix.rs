@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -55,6 +55,7 @@ pub struct Step {
     least: usize,
     most: Option<usize>,
     has_result: bool,
+    has_duration: bool,
     asked: Asker,
     function: String,
 }
@@ -100,7 +101,7 @@ impl Step {
 
     /// Whether everything about it can be known.
     fn is_known(&self) -> bool {
-        self.has_result && !matches!(self.asked, Asker::Nothing | Asker::Unseen)
+        self.has_duration && !matches!(self.asked, Asker::Nothing | Asker::Unseen)
     }
 }
 
@@ -127,6 +128,8 @@ pub struct Figures {
     pub without_asker: usize,
     /// Of them those without a result.
     pub without_result: usize,
+    /// Of them those with a result, but not when it came.
+    pub without_duration: usize,
     /// Asynchronous operations whose stack is the target's own, frame by frame.
     pub asynchronous_stacks: usize,
     /// The same of synchronous ones.
@@ -144,7 +147,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{} cells right, {} right but for what is listed, {} wrong; {} more calls below other \
-             things; {} operations, {} without asker, {} without result; equal to Error().stack: {} \
+             things; {} operations, {} without asker, {} without result, {} without duration; equal to Error().stack: {} \
              asynchronous and {} synchronous stacks, {} frames; less is told of {} stacks",
             self.right,
             self.listed,
@@ -153,6 +156,7 @@ impl fmt::Display for Figures {
             self.operations,
             self.without_asker,
             self.without_result,
+            self.without_duration,
             self.asynchronous_stacks,
             self.synchronous_stacks,
             self.frames,
@@ -257,6 +261,8 @@ impl Cell {
             figures.operations += taken.len();
             figures.without_asker += usize::from(step.asked == Asker::Nothing) * taken.len();
             figures.without_result += usize::from(!step.has_result) * taken.len();
+            let without_duration = step.has_result && !step.has_duration;
+            figures.without_duration += usize::from(without_duration) * taken.len();
             for event in taken {
                 if let Err(difference) = self.compare_event(step, event, figures) {
                     tell(format!("{}: {difference:#}", told(event)));
@@ -271,9 +277,10 @@ impl Cell {
     fn compare_event(&self, step: &Step, event: &Event, figures: &mut Figures) -> Result<()> {
         let is_own = step.function == self.function;
         let is_async = event.args["async"].as_bool().context("is it asynchronous?")?;
-        anyhow::ensure!(!(is_own && self.way == "sync" && is_async), "it is no asynchronous call");
-        if step.has_result {
-            event.args["latency_ns"].as_u64().context("it has no latency")?;
+        ensure!(!(is_own && self.way == "sync" && is_async), "it is no asynchronous call");
+        let has_duration = event.args.get("latency_ns").is_some_and(Value::is_u64);
+        if step.has_result && has_duration != step.has_duration {
+            bail!("is it known how long it took? {has_duration}");
         }
         if is_own && step.asked == Asker::Stack {
             let count = match (compare_whole_stack(&self.sites, &event.frames)?, is_async) {
@@ -325,7 +332,7 @@ mod tests {
 
     fn step(asked: &str, has_result: bool) -> Value {
         json!([{"operation": "stat", "path": "/d/0001-f", "least": 1, "most": 1, "asked": asked,
-            "has_result": has_result, "function": "f"}])
+            "has_result": has_result, "has_duration": has_result, "function": "f"}])
     }
 
     fn event(function: &str, line: u64, more: &Value) -> Event {
@@ -360,7 +367,7 @@ mod tests {
             event("f", 1, &json!({"errno": "ENOENT"})),
             event("f", 1, &json!({"path": "/d/0001-f.new"})),
             event("f", 1, &json!({"async": true})),
-            event("f", 1, &json!({"result": null, "latency_ns": null})),
+            event("f", 1, &json!({"latency_ns": null})),
         ] {
             assert_eq!(figures(&known, &[wrong]), (0, 0, 1));
         }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use formats::capture::{Capture, EventDef, Samples};
 use formats::catalogue::{
-    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LIBC, LOOKUP_WORK, QUEUE, QUEUED_WORK,
-    Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
+    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LIBC, LOOKUP_WORK, QUEUE,
+    QUEUED_WORK, Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
 };
 
 pub use super::giving::{Completed, Patience};
@@ -165,8 +165,25 @@ impl Joining {
             self.doing.insert((process, tid), place);
         }
         if let Some((before, _)) = self.waiting.insert(key, (place, fs_type)) {
-            // Its memory is used again: the result was lost.
+            // Its memory is used again: the result was lost, unless it is still there.
+            self.kept(before, sample);
             self.complete(before);
+        }
+    }
+
+    /// Node reads a file to its end with one request, which it does not give up between the reads. When
+    /// the next operation on the file begins, the request holds the result of the one before; when
+    /// that had come is not known.
+    fn kept(&mut self, place: usize, sample: &Sample<'_, '_>) {
+        let Some(result) = sample.number(Role::Before) else { return };
+        let Some(begun) = self.pending.get_mut(&place) else { return };
+        let operation = &mut begun.operation;
+        let has_returned = operation.asynchronous == Some(false) || operation.job.is_some();
+        let is_same_file = operation.descriptor.is_some()
+            && operation.descriptor == sample.number(Role::Descriptor)
+            && operation.parts.worker.unwrap_or(operation.tid) == sample.tid;
+        if operation.gives == Gives::Bytes && has_returned && is_same_file {
+            operation.result = Some(result);
         }
     }
 

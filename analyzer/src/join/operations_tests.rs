@@ -255,6 +255,30 @@ fn operations_within_work_of_the_program_belong_to_who_gave_it() {
 }
 
 #[test]
+fn a_request_that_is_not_given_up_holds_the_result_until_the_next_operation() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    let file = |file: i64, before: i64, cb: i64| {
+        [("file", file.into()), ("before", before.into()), ("cb", cb.into())]
+    };
+    build.operation(t[0], 100, "uv_fs_read", 0x1000, &file(7, 99, 0));
+    build.operation(t[0], 110, "uv_fs_read", 0x1000, &file(7, 41, 0));
+    build.operation(t[0], 120, "uv_fs_close", 0x1000, &file(7, 0, 0));
+    build.cleanup_of(t[0], 130, 0x1000, 0, 2);
+    // Of another file, of another thread, and one that has perhaps not ended.
+    build.operation(t[0], 200, "uv_fs_read", 0x2000, &file(8, 1, 0));
+    build.operation(t[0], 210, "uv_fs_read", 0x2000, &file(9, 2, 0));
+    build.operation(t[1], 220, "uv_fs_read", 0x2000, &file(9, 3, 0x55));
+    build.operation(t[1], 230, "uv_fs_close", 0x2000, &file(9, 4, 0));
+    let capture = build.finish();
+    let operations = join(&capture).operations;
+    let got: Vec<_> = operations.iter().map(|o| (o.result, o.bytes(), o.latency_ns)).collect();
+    let (closed, none) = ((Some(0), None, Some(10)), (None, None, None));
+    let read = |bytes: u64| (Some(bytes as i64), Some(bytes), None);
+    assert_eq!(got, [read(41), read(0), closed, none, none, none, none]);
+}
+
+#[test]
 fn descriptors_from_before_are_what_proc_said() {
     let mut build = CaptureBuilder::new();
     let one = build.process(10, &[10])[0];

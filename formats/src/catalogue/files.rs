@@ -35,6 +35,8 @@ const DIRECTORY: Argument =
     Argument { name: "dir", fetch: "%dx:x64", kind: FieldType::Hex, role: Role::Directory };
 const FILE: Argument = number("file", "%dx:s32", Role::Descriptor);
 const MODE: Argument = number("mode", "%cx:s32", Role::Mode);
+// `result` of a request that has been used before: Node reads a file to its end, and closes it, with one.
+const BEFORE: Argument = number("before", "+88(%si):s64", Role::Before);
 const UID: Argument = number("uid", "%cx:s32", Role::Number);
 const GID: Argument = number("gid", "%r8:s32", Role::Number);
 
@@ -44,6 +46,7 @@ const PATH_AND_MODE: &[Argument] = &[REQUEST, MODE, callback("%r8:x64"), PATH];
 const TWO_PATHS: &[Argument] = &[REQUEST, callback("%r8:x64"), PATH];
 const OWNED_PATH: &[Argument] = &[REQUEST, UID, GID, callback("%r9:x64"), PATH];
 const FILE_ONLY: &[Argument] = &[REQUEST, FILE, callback("%cx:x64")];
+const FILE_TO_CLOSE: &[Argument] = &[REQUEST, FILE, BEFORE, callback("%cx:x64")];
 const DIRECTORY_ONLY: &[Argument] = &[REQUEST, DIRECTORY, callback("%cx:x64")];
 // The length is that of the first buffer; `bytes` of the result is of all.
 const BUFFERS: &[Argument] = &[
@@ -52,6 +55,7 @@ const BUFFERS: &[Argument] = &[
     number("nbufs", "%r8:u32", Role::Number),
     number("len", "+8(%cx):u64", Role::Number),
     number("off", "%r9:s64", Role::Number),
+    BEFORE,
     callback("$stack1:x64"),
 ];
 
@@ -107,7 +111,7 @@ pub(super) const ENTRIES: [Entry; 39] = [
             ],
         )
     },
-    operation("uv_fs_close", ("close", 2, Gives::Nothing), FILE_ONLY),
+    operation("uv_fs_close", ("close", 2, Gives::Nothing), FILE_TO_CLOSE),
     operation("uv_fs_read", ("read", 3, Gives::Bytes), BUFFERS),
     operation("uv_fs_write", ("write", 4, Gives::Bytes), BUFFERS),
     operation("uv_fs_stat", ("stat", 6, Gives::Nothing), PATH_ONLY),

@@ -8,7 +8,7 @@ mod tracepoint;
 use std::collections::HashSet;
 use std::io::Write;
 
-use formats::capture::Loss;
+use formats::capture::{Loss, Remark};
 
 pub use self::events::Sampling;
 use super::armed::{self, Armed, Paced};
@@ -104,6 +104,11 @@ impl Arms {
         singles.open(ingest, tid, rings.filter_map(|(&cpu, at)| Some((cpu, owner(at)?))))
     }
 
+    /// Allows so many descriptors for what single threads have.
+    pub fn allow_singles(&mut self, descriptors: u64) {
+        self.singles.allow(descriptors);
+    }
+
     /// Closes what a thread had for itself.
     pub fn close_single<W: Write>(&mut self, ingest: &mut Ingest<W>, tid: u32) {
         self.singles.close(ingest, tid);
@@ -188,7 +193,12 @@ impl Arms {
         }
         self.opened.insert(tid);
         if !self.singles.is_empty() && procfs::thread_group(tid).is_some_and(|pid| pid != tid) {
-            self.open_single(ingest, tid)?;
+            let opened = self.open_single(ingest, tid)?;
+            if !opened {
+                let text = "system calls of a thread are not recorded: there are too many threads";
+                let code = "thread-not-armed".into();
+                ingest.remark(Remark { code, text: text.into(), count: 1 });
+            }
         }
         Ok(true)
     }

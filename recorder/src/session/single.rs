@@ -13,7 +13,7 @@ use crate::sys::attr::EventAttr;
 use crate::sys::perf::PerfFd;
 use crate::sys::perf_error::PerfError;
 
-/// Threads that have such events at once, at most.
+/// Threads that have such events at once, at most, however many descriptors are allowed.
 const MAX_THREADS: usize = 1024;
 
 /// One event that each of the threads gets.
@@ -41,6 +41,8 @@ struct Opened {
 pub(super) struct Singles {
     events: Vec<Single>,
     threads: HashMap<u32, Vec<Opened>>,
+    /// Descriptors at once, at most: the recorder needs others for files that are mapped later.
+    most: usize,
 }
 
 impl Singles {
@@ -52,6 +54,11 @@ impl Singles {
         decoder: Decoder,
     ) {
         self.events.push(Single { attr, filter, decoder, lost_before: 0, told: 0 });
+    }
+
+    /// Allows so many descriptors at once; none were allowed before.
+    pub(super) fn allow(&mut self, descriptors: u64) {
+        self.most = usize::try_from(descriptors).unwrap_or(usize::MAX);
     }
 
     /// Whether there is nothing to open.
@@ -70,8 +77,14 @@ impl Singles {
         tid: u32,
         rings: impl Iterator<Item = (u32, &'r PerfFd)>,
     ) -> Result<bool, PerfError> {
-        if self.threads.contains_key(&tid) || self.threads.len() >= MAX_THREADS {
-            return Ok(self.threads.contains_key(&tid));
+        if self.threads.contains_key(&tid) {
+            return Ok(true);
+        }
+        let rings: Vec<(u32, &PerfFd)> = rings.collect();
+        let now: usize = self.threads.values().map(Vec::len).sum();
+        let then = now + self.events.len() * rings.len();
+        if then > self.most || self.threads.len() >= MAX_THREADS {
+            return Ok(false);
         }
         let mut opened = Vec::new();
         for (cpu, owner) in rings {

@@ -212,6 +212,9 @@ fn start<'p>(
         return Err(RecordError::TooManyDescriptors { budget: budget.to_string(), allowed });
     }
     console.say(&format!("arming {budget}"));
+    // Those of threads that run now are in the budget.
+    let for_singles =
+        POOL_EVENTS * threads as u64 * cpus + allowed.saturating_sub(budget.open_files());
 
     let sampling = plan.frequency.map(|frequency| sampling(frequency, console));
     let child = match during.split_first() {
@@ -227,6 +230,7 @@ fn start<'p>(
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
     let mode = OpenMode { inherit, on_exec: launching, stacks };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
+    arms.allow_singles(for_singles);
     arms.carrier(&mut ingest, sampling)?;
     arm_tracepoints(&mut arms, &mut ingest, whose, &tracepoints)?;
 

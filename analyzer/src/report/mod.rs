@@ -24,7 +24,7 @@ use crate::aggregate::losses::{self, EventCount};
 use crate::aggregate::operations::{OpenCount, PathFilter, PathOperations, by_operation};
 use crate::aggregate::pool::{self, PoolUse};
 use crate::aggregate::quality::{self, StackQuality};
-use crate::asked::Askers;
+use crate::asked::{Asked, Askers};
 use crate::join;
 use crate::join::operations::{self, Operation};
 use crate::profile::{JsNames, Profile, ResolvedStackId};
@@ -89,6 +89,8 @@ pub struct Report<'c> {
     pub paths: Vec<PathRow<'c>>,
     /// By call and line of the program, likewise.
     pub calls: Vec<(CallSite, Sum)>,
+    /// Steps of module resolution that fit the filter.
+    pub folded: u64,
     /// The slowest operations that fit, by their place.
     pub slowest: Vec<usize>,
     /// The thread pools of the processes.
@@ -146,7 +148,9 @@ impl<'c> Report<'c> {
         let fitting = joined.operations.iter().enumerate();
         let fitting =
             fitting.filter(|(_place, operation)| filter.takes(operation, &joined.folders));
-        let fitting = fitting.map(|(place, _operation)| (askers.get(place).own, 1));
+        let fitting: Vec<Asked> = fitting.map(|(place, _operation)| askers.get(place)).collect();
+        let folded = fitting.iter().filter(|asked| asked.folded.is_some()).count() as u64;
+        let fitting = fitting.iter().map(|asked| (asked.own, 1));
         let quality_of_fitting = filter.is_set().then(|| StackQuality::of(&profile, fitting));
         let cpu = capture.events.iter().any(|event| event.set == CPU_SET).then(|| {
             let defs: Vec<_> = capture.events.iter().filter(|e| e.set == CPU_SET).collect();
@@ -177,6 +181,7 @@ impl<'c> Report<'c> {
             paths: calls::by_path(&joined, &askers, filter, &profile),
             calls: calls::by_call(&joined, &askers, filter, &profile),
             slowest: calls::slowest(&joined, filter, SLOWEST),
+            folded,
             pools,
             without_pool: joined.without_pool,
             opens: has_opens

@@ -218,6 +218,12 @@ fn steps_are_told_by_their_call() {
     let shown = filtered(&capture, &modules, false);
     assert!(shown.contains("stat /app/gone  ENOENT 1  module resolution\n"), "{shown}");
     assert!(shown.contains("via require\n"), "{shown}");
+    let failed = PathFilter { failed: true, ..PathFilter::default() };
+    let shown = filtered(&capture, &failed, false);
+    assert!(
+        shown.contains("  2 operations fit the filter too: not shown above; --modules opens it\n"),
+        "{shown}"
+    );
     // Who names a path gets to see it.
     let glob = Some(Glob::new(b"gone"));
     let shown = filtered(&capture, &PathFilter { glob, ..PathFilter::default() }, false);

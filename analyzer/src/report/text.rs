@@ -55,9 +55,11 @@ pub fn write(report: &Report<'_>, options: TextOptions, out: &mut dyn Write) -> 
     let mut page = Page { report, top, top_functions, style: options.style, out };
     page.head()?;
     page.operations()?;
-    // Who filters operations asks for nothing else.
-    if !report.filter.is_set() {
+    // Who filters operations asks for nothing else; but the pool is why some are slow.
+    if !report.filter.is_set() || report.filter.slow_ns.is_some() {
         page.pools()?;
+    }
+    if !report.filter.is_set() {
         page.probes()?;
         if let Some(cpu) = &report.cpu {
             page.cpu(cpu)?;

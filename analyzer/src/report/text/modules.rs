@@ -53,10 +53,16 @@ impl Page<'_, '_, '_> {
     pub(super) fn modules(&mut self) -> io::Result<()> {
         let modules = &self.report.askers.modules;
         let count = modules.operations.count;
-        if count == 0 {
+        if self.report.folded == 0 {
             return Ok(());
         }
         writeln!(self.out, "\n{}", self.style.heading("MODULE RESOLUTION"))?;
+        if self.report.filter.is_set() {
+            let what = counted(self.report.folded, "operation fits", "operations fit");
+            let how = if self.report.filter.opens_modules() { "" } else { "not " };
+            let hint = if how.is_empty() { "" } else { "; --modules opens it" };
+            return writeln!(self.out, "  {what} the filter too: {how}shown above{hint}");
+        }
         let operations = counted(count, "operation", "operations");
         let files = counted(modules.files, "module", "modules");
         let failed = modules.operations.failed;

@@ -19,8 +19,8 @@ use super::syscalls::{Cause, SystemCall};
 /// What a call leaves on the stack, and its return takes off: the return address.
 const RETURN_ADDRESS: u64 = 8;
 
-/// The event that runs the beginning of an add-on, which does what it likes.
-const LOAD: &str = "dlopen";
+/// The operation, and its event, that runs the beginning of an add-on, which does what it likes.
+pub(super) const LOAD: &str = "dlopen";
 
 /// A thread of a process: index of the process in the capture, thread id.
 type Thread = (u32, u32);

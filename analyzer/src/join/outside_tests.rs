@@ -214,6 +214,8 @@ fn a_path_in_a_folder_that_is_open_is_not_in_the_working_folder() {
 fn the_last_system_call_that_failed_tells_an_error_that_nothing_else_does() {
     let mut build = CaptureBuilder::new();
     let thread = build.process(10, &[10])[0];
+    // All of it while an add-on is loaded.
+    build.operation(thread, 50, "dlopen", 0, &[("sp", 900.into()), ("path", "/b.node".into())]);
     for (time, fd) in [(100, -1i64), (200, 7)] {
         let given = [("sp", 80.into()), ("path", "/a".into())];
         build.operation(thread, time, "libc.open64", 0, &given);
@@ -224,10 +226,12 @@ fn the_last_system_call_that_failed_tells_an_error_that_nothing_else_does() {
         let given = [("sp", 88.into()), ("fd", fd.into())];
         build.operation(thread, time + 40, "libc.open64.return", 0, &given);
     }
+    build.operation(thread, 280, "dlopen.return", 0, &[("sp", 908.into()), ("handle", 1.into())]);
     build.enter(thread, 300, 257);
     build.exit(thread, 310, 257, -1, 0);
     let capture = build.finish();
     let operations = join(&capture).operations;
     let seen: Vec<_> = operations.iter().map(|o| (o.result, o.errno_from)).collect();
-    assert_eq!(seen, [(Some(-13), Some(ErrnoFrom::SystemCall)), (Some(7), None)]);
+    let failed = (Some(-13), Some(ErrnoFrom::SystemCall));
+    assert_eq!(seen, [(Some(0), None), failed, (Some(7), None)]);
 }

@@ -10,6 +10,7 @@ use formats::capture::{Capture, EventDef, Samples};
 use formats::syscalls::{ENTER, EXIT, FAILED, MAX_ERRNO, SET, is_failure};
 
 use super::operations::{Operation, Operations};
+use super::outside::LOAD;
 use super::sysno;
 
 /// One system call.
@@ -209,7 +210,14 @@ pub fn attribute(calls: &mut [SystemCall], found: &Operations<'_>) {
         }
         within.retain(|span| span.end_ns >= call.start_ns);
         let causes = || within.iter().map(|span| span.cause);
-        let operation = causes().find(|cause| matches!(cause, Cause::Operation(_)));
+        // What an add-on does when it is loaded is no step of loading it.
+        let has_steps = |cause: &Cause| match *cause {
+            Cause::Operation(place) => {
+                found.operations.get(place as usize).is_some_and(|own| own.name != LOAD)
+            }
+            Cause::Job(_) => false,
+        };
+        let operation = causes().find(has_steps);
         call.cause = operation.or_else(|| causes().next_back());
     }
 }

@@ -105,7 +105,8 @@ pub enum Compared {
     /// They have the same frames, this many.
     Equal(usize),
     /// Of some frames less was known when the recorder looked, and it says so: V8 had moved what tells
-    /// the name, or the place within the function, so that the line is that where it begins.
+    /// the name, or the place within the function, so that the line is that where it begins; or what
+    /// looked like a frame has no name.
     Less,
 }
 
@@ -128,6 +129,12 @@ fn compare_below(
     }
     seen.drain(..first + skip);
     let mut is_less = false;
+    if seen.len() > truth.len() {
+        // What is told of such a frame is that it is none that is known.
+        let shown = seen.len();
+        seen.retain(|frame| frame.unresolved.is_none());
+        is_less = seen.len() < shown;
+    }
     let agrees = |(site, frame): (&Site<'_>, &&Frame)| {
         let nodes_own = is_nodes_own(site.file);
         // The target cannot tell the column of `import()`.
@@ -264,6 +271,30 @@ mod tests {
         let mut renamed = good.to_vec();
         renamed[3].function = Some("outer".to_owned());
         assert!(compare_stack(&sites, &renamed).is_err());
+    }
+
+    #[test]
+    fn frames_without_names_are_less_and_no_contradiction() {
+        let site =
+            |line: u64| json!({"function": "f", "file": "/app.js", "line": line, "column": 7});
+        let at = |line| Frame {
+            line: Some(line),
+            column: Some(7),
+            defined_line: Some(1),
+            defined_column: Some(7),
+            ..frame("js", "f", "/app.js")
+        };
+        let nameless = Frame { unresolved: Some("js-moved".to_owned()), ..frame("js", "", "") };
+        let sites = [site(5), site(6)];
+        let compare = |frames: &[Frame]| super::compare_whole_stack(&sites, frames).ok();
+        assert_eq!(compare(&[at(5), at(6)]), Some(Compared::Equal(2)));
+        assert_eq!(compare(&[at(5), at(1)]), Some(Compared::Less));
+        assert_eq!(compare(&[at(5), nameless.clone()]), Some(Compared::Less));
+        assert_eq!(compare(&[at(5), at(6), nameless.clone()]), Some(Compared::Less));
+        assert_eq!(compare(&[at(5), at(7)]), None);
+        assert_eq!(compare(&[at(5)]), None);
+        assert_eq!(compare(&[at(5), at(6), at(6)]), None);
+        assert_eq!(compare(&[nameless.clone(), nameless]), None);
     }
 
     #[test]

@@ -120,8 +120,11 @@ pub fn run(plan: &Plan, style: Style, out: &mut dyn Write, messages: &mut dyn Wr
     match execute(plan, style, out, messages) {
         Ok(Outcome { problems, unmapped }) => {
             if !problems.is_empty() {
-                let path = Clean(plan.file.as_os_str().as_bytes());
-                say(messages, &format!("{path} is incomplete: {}", problems.join("; ")));
+                let file = match plan.file.as_os_str().as_bytes() {
+                    b"-" => "what was recorded".to_owned(),
+                    path => Clean(path).to_string(),
+                };
+                say(messages, &format!("{file} is incomplete: {}", problems.join("; ")));
             }
             if problems.is_empty() && !unmapped { DONE } else { INCOMPLETE }
         }

@@ -89,6 +89,12 @@ fn arguments(args: &WatchArgs) -> Vec<OsString> {
 
 fn plan(args: WatchArgs) -> Result<RecordPlan, &'static str> {
     let events = if args.event.is_empty() { vec![EventSpec::Set(Set::Fs)] } else { args.event };
+    if events.contains(&EventSpec::Set(Set::Syscalls)) {
+        return Err(
+            "system calls are not shown while they happen: record them (nrec record -e syscalls) \
+                    and see nanalyze syscalls",
+        );
+    }
     plan_of(args.pid, &events, args.how, args.output, FLUSH_LIVE)
 }
 
@@ -194,5 +200,7 @@ mod tests {
         );
         assert!(super::plan(parse("nrec watch --failed").unwrap()).is_err());
         assert!(parse("nrec watch -p 7 --slow soon").is_err());
+        let told = super::plan(parse("nrec watch -p 7 -e syscalls").unwrap()).unwrap_err();
+        assert!(told.contains("nrec record -e syscalls"), "{told}");
     }
 }

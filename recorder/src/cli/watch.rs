@@ -16,6 +16,7 @@ use crate::plan::{FLUSH_LIVE, RecordPlan};
 use crate::process::companion;
 use crate::session::status::Console;
 use crate::session::{self, RecordError, StopReason, Summary};
+use crate::sys::signals;
 
 const AFTER_HELP: &str = "\
 Each line is printed within half a second after its operation has completed. Ctrl-C ends it; so does the
@@ -141,7 +142,11 @@ fn summarise(
     console: &mut Console,
 ) -> u8 {
     // It prints what was under way, then its own summary; ours is the last word. One that takes
-    // nothing any more is left to itself: it ends when it finds its input closed.
+    // nothing any more is left to itself: it ends when it finds its input closed. Whoever pages
+    // through the lines may take long: another Ctrl-C does without.
+    if let Err(error) = signals::let_through() {
+        console.say(&error.to_string());
+    }
     let takes_nothing = summary.problems.iter().any(|problem| problem == session::NOT_READ);
     let ended = reader.filter(|_reader| !takes_nothing).and_then(|mut reader| reader.wait().ok());
     let (mut status, why) = tell(plan, summary, console);

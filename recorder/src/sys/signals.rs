@@ -2,7 +2,8 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP ask for the end of a recording, SIGCHLD tells that a child changed
 //! state. They are blocked in the calling thread and all threads it starts later, so call this
-//! first. They stay blocked for good: a second Ctrl-C must not cut the capture's last chunk.
+//! first. They stay blocked until the recording is over: a second Ctrl-C must not cut the capture's last
+//! chunk.
 
 use super::errno_text;
 use nix::errno::Errno;
@@ -79,6 +80,18 @@ impl Signals {
     }
 }
 
+/// Lets SIGINT, SIGTERM and SIGHUP end this program again: its recording is over, and it only waits.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn let_through() -> Result<(), SignalError> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_unblock().map_err(|errno| SignalError { operation: "unblock", errno })
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -101,5 +114,9 @@ mod tests {
         }
         assert_eq!(received, [Received::HangUp]);
         assert!(Received::HangUp.asks_to_stop() && !Received::Child.asks_to_stop());
+        let is_blocked = |signal| SigSet::thread_get_mask().unwrap().contains(signal);
+        assert!(is_blocked(Signal::SIGINT));
+        let_through().unwrap();
+        assert!(!is_blocked(Signal::SIGINT) && is_blocked(Signal::SIGCHLD));
     }
 }

@@ -40,6 +40,8 @@ pub struct Sighting {
     pub end: u64,
 }
 
+/// Files of at least so many bytes have symbols that take long to read: some 100 000 in Node, 0.1 s.
+const LARGE: u64 = 8 << 20;
 /// What the kernel appends to the path of a removed file.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -72,6 +74,8 @@ pub struct Objects {
     by_identity: HashMap<Identity, u32>,
     files: Vec<MappedFile>,
     open: usize,
+    /// Symbols that were read before their file was mapped, by device and inode.
+    read: HashMap<(u64, u64), SymbolIndex>,
 }
 
 impl Objects {
@@ -134,6 +138,25 @@ impl Objects {
         self.files.get(index as usize)
     }
 
+    /// Reads the symbols of large files at once, not when the first of them is needed: while it is
+    /// done nobody empties the rings.
+    pub fn read_large(&mut self) {
+        for file in &mut self.files {
+            let size = file.file().and_then(|file| file.metadata().ok()).map(|data| data.len());
+            if size.is_some_and(|size| size >= LARGE) {
+                file.symbols(0, std::iter::empty(), &Limits::default(), |_none| {});
+            }
+        }
+    }
+
+    /// Takes over the symbols that were read of files which will be mapped here.
+    pub fn expect(&mut self, others: &mut Self) {
+        for file in &mut others.files {
+            let read = file.device_and_inode().zip(file.symbols.take());
+            self.read.extend(read);
+        }
+    }
+
     /// A file by index, to be read.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut MappedFile> {
         self.files.get_mut(index as usize)
@@ -164,6 +187,7 @@ impl Objects {
             file.image = Some(Image::File(opened));
             self.open += 1;
         }
+        file.symbols = file.device_and_inode().and_then(|file| self.read.remove(&file));
         file
     }
 }

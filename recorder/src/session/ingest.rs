@@ -84,7 +84,8 @@ pub struct Ingest<W> {
     hits: Hits,
     /// Hits of which no stack was taken, by event.
     pub without_stack: HashMap<u32, u64>,
-    naming: Naming,
+    /// Names of native and kernel addresses.
+    pub naming: Naming,
     limits: Limits,
     decoders: HashMap<u64, Decoder>,
     sideband: RecordParseInfo,

@@ -52,6 +52,12 @@ impl Naming {
         }
     }
 
+    /// Reads the kernel's symbols at once, not when the first of them is needed: while it is done nobody
+    /// empties the rings.
+    pub fn read_kernel(&mut self) {
+        self.kernel.get_or_insert_with(read_kallsyms);
+    }
+
     /// Writes the symbols of what has occurred since the last call.
     pub fn write<W: Write>(
         &mut self,

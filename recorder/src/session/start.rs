@@ -227,6 +227,10 @@ fn start<'p>(
     }
     ingest.follows_files = plan.files || plan.libc;
     let now = ingest_start(&mut ingest, &pids)?;
+    ingest.world.objects.read_large();
+    if plan.frequency.is_some() {
+        ingest.naming.read_kernel();
+    }
     let inherit = if plan.inherit { Inherit::Children } else { Inherit::Threads };
     let mode = OpenMode { inherit, on_exec: launching, stacks };
     let mut arms = Arms::new(online, mode, &budget, dynamic);
@@ -246,6 +250,8 @@ fn start<'p>(
             // What cannot be read is said when it is mapped.
             let _said_later = ingest.heaps.learn(file);
         }
+        before_exec.read_large();
+        ingest.world.objects.expect(&mut before_exec);
     }
     probed.extend(identities(if launching { &before_exec } else { &ingest.world.objects }, &among));
     for wanted in &wanted {

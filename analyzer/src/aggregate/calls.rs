@@ -10,7 +10,7 @@ use super::operations::{Latency, OpenCount, PathFilter};
 use crate::asked::{self, Askers};
 use crate::join::errno;
 use crate::join::operations::{Operation, Operations};
-use crate::profile::{FrameId, Profile};
+use crate::profile::{FrameId, Profile, ResolvedStackId};
 
 /// A call at a line of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -86,10 +86,13 @@ fn chosen<'o, 'c>(
     filter: &'o PathFilter,
     profile: &'o Profile,
 ) -> impl Iterator<Item = (&'o Operation<'c>, CallSite, bool)> {
+    // Stacks are few beside operations.
+    let mut lines: HashMap<ResolvedStackId, Option<FrameId>> = HashMap::new();
     joined.operations.iter().enumerate().filter_map(move |(place, operation)| {
         let asked = askers.get(place);
         let shown = filter.opens_modules() || asked.folded.is_none();
-        let line = asked::line(profile, asked.stack());
+        let stack = asked.stack();
+        let line = *lines.entry(stack).or_insert_with(|| asked::line(profile, stack));
         let site = CallSite { call: asked.call, line };
         let takes = shown && filter.takes(operation, &joined.folders);
         takes.then_some((operation, site, asked.asker.is_some()))

@@ -15,7 +15,7 @@ use crate::report::units::{counted, duration};
 /// Callers that are shown of one path.
 const CALLERS: usize = 3;
 /// Stands for who asked where no stack was taken, or where it holds no name of JavaScript.
-const UNKNOWN: &str = "(not known who)";
+const UNKNOWN: &str = "(no stack taken, or no JavaScript in it)";
 /// What is faster is not called slow unless a filter asks for it, nanoseconds.
 const LEAST_NS: u64 = 1_000_000;
 /// Slowest operations that are shown unless `--top` says otherwise.

@@ -32,7 +32,7 @@ impl Page<'_, '_, '_> {
             let call = report.askers.get(search.place).call;
             let line = asked::line(&report.profile, search.stack);
             let who = self.site(CallSite { call, line });
-            let who = who.unwrap_or_else(|| "(not known who)".to_owned());
+            let who = who.unwrap_or_else(|| "(no stack taken, or no JavaScript in it)".to_owned());
             writeln!(self.out, "{:>8}  {who}", search.count)?;
             // A folder for modules tells less than a file that is missing in one.
             let is_folder = |path: &&Vec<u8>| asked::is_module_folder(path);

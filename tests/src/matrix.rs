@@ -68,7 +68,7 @@ enum Asker {
     Stack,
     /// Its own stack, at another place of the function.
     Elsewhere,
-    /// The stack of whoever opened the file.
+    /// The stack of the call on the same descriptor that it is a step of, or of whoever opened it.
     Descriptor,
     /// Nothing.
     Nothing,

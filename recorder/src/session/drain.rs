@@ -9,9 +9,6 @@ use std::collections::HashSet;
 use crate::sys::record::{RawRecord, record_time_and_id};
 use crate::sys::ring::{Ring, RingError};
 
-/// Space is given back in the midst of a round when it has become so much, bytes: what is taken can
-/// take long, and the kernel writes on meanwhile.
-const GIVE_BACK: u64 = 256 << 10;
 /// `PERF_RECORD_FORK` (include/uapi/linux/perf_event.h).
 const FORK: u32 = 7;
 
@@ -28,8 +25,6 @@ struct Place {
 #[derive(Debug, Default)]
 pub struct Drain {
     order: Vec<Place>,
-    /// For each place the position up to which its ring can be given back after it.
-    done: Vec<u64>,
 }
 
 impl Drain {
@@ -75,14 +70,10 @@ impl Drain {
             ends.push(end);
         }
         self.order.sort_unstable();
-        done_after(&self.order, &ends, &mut self.done);
-        for (place, &done) in self.order.iter().zip(&self.done) {
-            let Some(ring) = rings.get_mut(place.ring as usize) else { continue };
+        for place in &self.order {
+            let Some(ring) = rings.get(place.ring as usize) else { continue };
             if let Ok(Some(record)) = ring.peek(place.position) {
                 take(&record, place.time_ns, place.id);
-            }
-            if done.saturating_sub(ring.tail()) >= GIVE_BACK {
-                ring.consume_to(done)?;
             }
         }
         for (ring, end) in rings.iter_mut().zip(ends) {
@@ -90,23 +81,6 @@ impl Drain {
         }
         problem.map_or(Ok(self.order.len()), Err)
     }
-}
-
-/// Up to where a ring can be given back when a place and all before it in the order have been taken: to
-/// its first place that has not. `ends` are where the rings' last places end.
-fn done_after(order: &[Place], ends: &[u64], done: &mut Vec<u64>) {
-    let mut first = ends.to_vec();
-    done.clear();
-    for place in order.iter().rev() {
-        let Some(first) = first.get_mut(place.ring as usize) else {
-            // No place without its ring; it would give nothing back.
-            done.push(0);
-            continue;
-        };
-        done.push(*first);
-        *first = place.position.min(*first);
-    }
-    done.reverse();
 }
 
 /// Threads that the kernel has opened events for, by their FORK records. Consumes nothing.
@@ -121,30 +95,4 @@ pub fn inherited_threads(rings: &mut [Ring]) -> HashSet<u32> {
         threads.extend(forks.filter_map(|record| record.body().u32_at(8)));
     }
     threads
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(time_ns: u64, ring: u32, position: u64) -> Place {
-        Place { time_ns, ring, position, id: 0 }
-    }
-
-    #[test]
-    fn nothing_is_given_back_before_it_is_taken() {
-        // In ring 1 the times are not in the order of the positions.
-        let order =
-            [place(1, 0, 0), place(2, 1, 100), place(3, 0, 10), place(4, 1, 80), place(5, 1, 120)];
-        let (ends, mut done) = ([30, 130], vec![9; 3]);
-        done_after(&order, &ends, &mut done);
-        assert_eq!(done, [10, 80, 30, 120, 130]);
-        for (at, place) in order.iter().enumerate() {
-            for later in order.iter().skip(at + 1).filter(|later| later.ring == place.ring) {
-                assert!(done[at] <= later.position, "{place:?} gives {later:?} back");
-            }
-        }
-        done_after(&[], &ends, &mut done);
-        assert!(done.is_empty());
-    }
 }

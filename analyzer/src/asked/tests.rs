@@ -218,7 +218,7 @@ fn a_module_that_is_not_found_is_named() {
 
     // A name that is looked for in folders that are not there, to the last one.
     let mut made = Made::new();
-    for folder in ["/app/node_modules", "/node_modules", "/srv.node_modules", "/usr/lib/node"] {
+    for folder in ["/app/node_modules", "/node_modules", "/srv/.node_modules", "/usr/lib/node"] {
         made.stat(&REQUIRE, folder, -2);
     }
     assert_eq!(made.rows().1.missing[0].tried.len(), 4);

@@ -335,7 +335,7 @@ fn a_pool_that_is_too_small_is_said_with_what_kept_it_busy() {
     let shown = text(&capture, false);
     for want in [
         "\nTHREAD POOL\n  2 threads did 3 pieces of work in 101 ms: both were busy 99.0% of the time, \
-         on average 99.5% of them\n",
+         99.5% of them on average\n",
         "  1 of 3 waited more than 10 ms for a pool thread; 99.0 ms of waiting together, at most 99.0 ms\n",
         "  the pool was too small: all its threads were busy in 100.0% of this waiting. More threads: \
          UV_THREADPOOL_SIZE\n  (here 2; at most 1024) in the environment before the start, so this needs a restart;",

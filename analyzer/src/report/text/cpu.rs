@@ -15,6 +15,8 @@ const LINES: usize = 3;
 const LEAST_PERCENT: u64 = 5;
 /// Samples of its own that a function must have: of fewer, the parts of its lines say nothing.
 const LEAST_OWN: u64 = 5;
+/// Samples below which the table of all functions says no more than that of the JavaScript.
+const LEAST_SAMPLES: u64 = 20;
 const NO_LINES: &[LineShare] = &[];
 
 /// A function, and its lines where they are to be shown.
@@ -59,6 +61,9 @@ impl Page<'_, '_, '_> {
             let what = "JavaScript, each function with the builtins and native code it called";
             writeln!(self.out, "  {what}{of_lines}")?;
             self.functions(cpu, &rows)?;
+            if cpu.samples < LEAST_SAMPLES {
+                return Ok(());
+            }
             writeln!(self.out, "  All functions, by the time in themselves")?;
         }
         // Whose own time is nothing is above, or only called others.

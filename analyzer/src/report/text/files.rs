@@ -119,7 +119,7 @@ impl Page<'_, '_, '_> {
             let line = crate::asked::line(&report.profile, asked.stack());
             let site = CallSite { call: asked.call, line };
             let is_slow = operation.latency_ns.is_some_and(|took| took >= LEAST_NS);
-            if seen.len() == limit || !(is_slow || report.filter.is_set()) {
+            if seen.len() == limit || !(is_slow || report.filter.slow_ns.is_some()) {
                 break;
             }
             if !seen.insert((operation.name, operation.path, site)) {

@@ -13,6 +13,8 @@ use crate::report::units::{counted, duration, percent};
 
 /// Part of the threads' time that makes it worth telling what they did, of a thousand.
 const USED_PER_MILLE: u64 = 50;
+/// Part of the threads' time below which they had next to nothing to do, of a thousand.
+const IDLE_PER_MILLE: u64 = 10;
 /// Loads that are shown.
 const LOADS: usize = 3;
 /// Threads of the pool unless `UV_THREADPOOL_SIZE` says otherwise, and at most (libuv's
@@ -57,11 +59,13 @@ impl Page<'_, '_, '_> {
             2 => "both were busy".to_owned(),
             workers => format!("all {workers} were busy"),
         };
-        writeln!(
-            self.out,
-            "  {threads} did {jobs} of work in {window}: {all} {} of the time, on average {busy} of them",
-            percent(pool.all_busy_ns, pool.window_ns)
-        )?;
+        let how_busy = if pool.busy_per_mille() < IDLE_PER_MILLE && pool.all_busy_ns == 0 {
+            "hardly busy".to_owned()
+        } else {
+            let of_time = percent(pool.all_busy_ns, pool.window_ns);
+            format!("{all} {of_time} of the time, {busy} of them on average")
+        };
+        writeln!(self.out, "  {threads} did {jobs} of work in {window}: {how_busy}")?;
         self.waits("a pool thread", pool.queue)?;
         if pool.is_too_small() {
             let size = pool.workers;

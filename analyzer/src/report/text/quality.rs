@@ -38,8 +38,8 @@ impl Page<'_, '_, '_> {
         }
         if quality.read_later > 0 {
             let stacks = counted(quality.read_later, "stack", "stacks");
-            let what = "the outermost native frames were read some milliseconds later, nothing is to be done";
-            writeln!(self.out, "  {stacks}: {what}")?;
+            let what = "longer than what is copied; their outermost native frames were read some milliseconds later";
+            writeln!(self.out, "  {stacks} {what}")?;
         }
         // Untaken stacks are told by event: hits are no frames.
         let untaken = |reason: Reason| reason == Reason::NotTaken;

@@ -19,8 +19,8 @@ use crate::session::{self, RecordError, StopReason, Summary};
 use crate::sys::signals;
 
 const AFTER_HELP: &str = "\
-Each line is printed within half a second after its operation has completed. Ctrl-C ends it; so does the
-target's end, and a closed pipe.
+Each line is printed within half a second after its operation has completed. Ctrl-C ends it, and
+so do the target's end and a closed pipe.
 
 Examples:
   nrec watch -p 4711                        every file operation, with the line that asked

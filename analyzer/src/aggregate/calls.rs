@@ -10,7 +10,7 @@ use super::operations::{Latency, OpenCount, PathFilter};
 use crate::asked::{self, Askers};
 use crate::join::errno;
 use crate::join::operations::{Operation, Operations};
-use crate::profile::{FrameId, Profile, ResolvedStackId};
+use crate::profile::{FrameId, Profile, ResolvedFrame, ResolvedStackId};
 
 /// A call at a line of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -88,11 +88,17 @@ fn chosen<'o, 'c>(
 ) -> impl Iterator<Item = (&'o Operation<'c>, CallSite, bool)> {
     // Stacks are few beside operations.
     let mut lines: HashMap<ResolvedStackId, Option<FrameId>> = HashMap::new();
+    let mut same: HashMap<ResolvedFrame, FrameId> = HashMap::new();
     joined.operations.iter().enumerate().filter_map(move |(place, operation)| {
         let asked = askers.get(place);
         let shown = filter.opens_modules() || asked.folded.is_none();
         let stack = asked.stack();
-        let line = *lines.entry(stack).or_insert_with(|| asked::line(profile, stack));
+        let line = *lines.entry(stack).or_insert_with(|| {
+            let line = asked::line(profile, stack)?;
+            // Whether V8 has inlined it makes no other line of it.
+            let frame = ResolvedFrame { inlined: false, ..profile.get(line)?.clone() };
+            Some(*same.entry(frame).or_insert(line))
+        });
         let site = CallSite { call: asked.call, line };
         let takes = shown && filter.takes(operation, &joined.folders);
         takes.then_some((operation, site, asked.asker.is_some()))

@@ -221,7 +221,9 @@ impl Modules {
             let asker = program(profile, asked.stack());
             let is_looking = LOOKING.contains(&operation.name);
             let goes_on = searches.get(&thread).is_some_and(|search| {
-                let is_new = search.is_loading && is_looking;
+                // The same from its beginning: it has failed, and is asked for again.
+                let is_again = search.tried.first().map(Vec::as_slice) == operation.path;
+                let is_new = is_looking && (search.is_loading || is_again);
                 (search.asker, search.call) == (asker, asked.call) && !is_new
             });
             if !goes_on {

@@ -1,8 +1,8 @@
 //! What an operation on an open file or directory is about: the path that it was opened by.
 //!
 //! The result of an open is seen late: Node runs the callback, which may use the descriptor, before
-//! it gives up the request. So a descriptor belongs to an open from the open's *beginning* on, unless
-//! an earlier open of the same number has not been closed yet. Descriptors from before the recording
+//! it gives up the request. So a descriptor belongs to an open from the open's *beginning* on (where it is
+//! seen, that of the pool thread's work), unless an earlier open of the same number has not been closed yet. Descriptors from before the recording
 //! are what /proc said of them when it began, unless a recorded open can have given them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -81,8 +81,15 @@ pub(super) fn name<'c>(
 ) -> Alive {
     let mut lives: HashMap<Handle, Lives<'c>> = HashMap::new();
     let mut held = held(operations, holdings);
-    for (place, operation) in operations.iter_mut().enumerate() {
-        while let Some((_, handle, life)) = held.pop_if(|(from, ..)| *from <= operation.start_ns) {
+    let mut order: Vec<(u64, usize)> = operations
+        .iter()
+        .enumerate()
+        .map(|(place, operation)| (moment(operation), place))
+        .collect();
+    order.sort_unstable();
+    for (moment_ns, place) in order {
+        let Some(operation) = operations.get_mut(place) else { continue };
+        while let Some((_, handle, life)) = held.pop_if(|(from, ..)| *from <= moment_ns) {
             lives.entry(handle).or_default().begin(life);
         }
         if OPENING.contains(&operation.name) {
@@ -97,7 +104,7 @@ pub(super) fn name<'c>(
             let latency = operation.latency_ns.unwrap_or_default();
             let known_ns = operation.start_ns.saturating_add(latency);
             let lives = lives.entry(handle).or_default();
-            lives.advance(operation.start_ns);
+            lives.advance(moment_ns);
             lives.begin(Life { path: operation.path, opener: Some(place), known_ns });
             continue;
         }
@@ -105,7 +112,7 @@ pub(super) fn name<'c>(
         let directory = || Some(Handle::Directory(operation.process, operation.directory?));
         let Some(handle) = file.or_else(directory) else { continue };
         let Some(lives) = lives.get_mut(&handle) else { continue };
-        lives.advance(operation.start_ns);
+        lives.advance(moment_ns);
         operation.path = lives.current.and_then(|life| life.path);
         operation.opened_by = lives.current.and_then(|life| life.opener);
         operation.path_from_proc = lives.current.is_some_and(|life| life.opener.is_none());
@@ -125,6 +132,14 @@ pub(super) fn name<'c>(
         }
     }
     alive
+}
+
+/// When an operation is certain not to have given or taken a handle before: one that waits for a pool thread
+/// has done nothing yet, and its number may be another file's meanwhile.
+fn moment(operation: &Operation<'_>) -> u64 {
+    let changes = OPENING.contains(&operation.name) || CLOSING.contains(&operation.name);
+    let waited = operation.parts.queue_ns.filter(|_| changes);
+    operation.start_ns.saturating_add(waited.unwrap_or(0))
 }
 
 /// The handles from before the recording, with the time from which each is certainly what /proc said;

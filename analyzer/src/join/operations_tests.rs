@@ -330,3 +330,26 @@ fn descriptors_from_before_are_what_proc_said() {
         ]
     );
 }
+
+#[test]
+fn an_open_that_waits_for_a_pool_thread_has_no_descriptor_yet() {
+    let mut build = CaptureBuilder::new();
+    let t = build.process(10, &[10, 11]);
+    build.open(t[0], 100, 0x1000, "/waits", true, 0);
+    // Meanwhile its number is another file's.
+    build.open(t[0], 110, 0x2000, "/other", false, 0);
+    build.cleanup(t[0], 120, 0x2000, 19);
+    build.operation(t[0], 130, "uv_fs_close", 0x2000, &[("file", 19.into())]);
+    build.cleanup_of(t[0], 140, 0x2000, 0, 2);
+    step(&mut build, t[1], 200, "uv__fs_work", 0x1000 + 336);
+    wake(&mut build, t[1], 210, LOOP);
+    step(&mut build, t[0], 220, "uv__fs_done", 0x1000 + 336);
+    build.operation(t[0], 225, "uv_fs_read", 0x3000, &[("file", 19.into()), ("cb", 1.into())]);
+    build.cleanup(t[0], 230, 0x1000, 19);
+    build.cleanup_of(t[0], 240, 0x3000, 5, 3);
+    let capture = build.finish();
+    let found = join(&capture);
+    let paths: Vec<_> = found.operations.iter().map(|o| (o.name, o.path)).collect();
+    let (waits, other) = (Some(b"/waits".as_slice()), Some(b"/other".as_slice()));
+    assert_eq!(paths, [("open", waits), ("open", other), ("close", other), ("read", waits)]);
+}

@@ -71,9 +71,9 @@ struct RecordArgs {
     /// Process to record, with all its threads and children; may be repeated
     #[arg(short, long = "pid", value_name = "PID")]
     pid: Vec<u32>,
-    /// cpu, fs, libc (what add-ons open), syscalls (which records both, too),
-    /// uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION, with fetch arguments in the kernel's
-    /// syntax; may be repeated [default: cpu and fs]
+    /// cpu, fs, syscalls (which records fs, too), libc (what add-ons open; not for programs that cancel
+    /// threads), uprobe:FILE:FUNCTION[+OFFSET] or uretprobe:FILE:FUNCTION, with fetch arguments in the
+    /// kernel's syntax; may be repeated [default: cpu and fs]
     #[arg(short, long = "event", value_name = "EVENT")]
     event: Vec<EventSpec>,
     /// The capture; an existing one is kept as FILE.old
@@ -279,7 +279,10 @@ fn more_room(ring_bytes: u64) -> String {
 /// is ours alone.
 fn counted(samples: &BTreeMap<String, u64>) -> Vec<String> {
     let ours = |name: &str| catalogue::entries().find(|e| e.event == name || e.group == Some(name));
-    let begins = |name: &str| catalogue::entry(name).is_some_and(|e| e.operation.is_some());
+    // What the C library is asked for may be a step of one.
+    let begins = |name: &str| {
+        catalogue::entry(name).is_some_and(|e| e.operation.is_some() && e.set != catalogue::LIBC)
+    };
     let (operations, others): (Vec<_>, Vec<_>) =
         samples.iter().partition(|(name, _count)| ours(name).is_some());
     // Each system call begins and ends.

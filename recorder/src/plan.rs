@@ -127,11 +127,11 @@ impl RecordPlan {
         (has(Set::Cpu).then_some(frequency), files, probes.collect())
     }
 
-    /// Whether paths given to the C library are among the events. They tell what system calls that
-    /// are nobody's are about.
+    /// Whether paths given to the C library are among the events. Only where they are asked for: their
+    /// results need return probes on functions in which a thread may be cancelled.
     #[must_use]
     pub fn libc(specs: &[EventSpec]) -> bool {
-        specs.contains(&EventSpec::Set(Set::Libc)) || Self::syscalls(specs)
+        specs.contains(&EventSpec::Set(Set::Libc))
     }
 
     /// Whether all system calls are among the events.

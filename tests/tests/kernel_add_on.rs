@@ -1,4 +1,4 @@
-//! What a native add-on opens by the C library is recorded with `-e syscalls` and `-e libc`: with its
+//! What a native add-on opens by the C library is recorded with `-e libc`, its errors with `-e syscalls` beside it: with its
 //! error and the line that loaded it; and what libuv opens by the C library is told once.
 //!
 //! The truth is `strace`: every open below the test's folder.
@@ -92,5 +92,5 @@ fn what_an_add_on_opens_is_recorded() -> Result<()> {
 fn what_an_add_on_opens_has_its_error_from_the_system_calls() -> Result<()> {
     let name = "what_an_add_on_opens_has_its_error_from_the_system_calls";
     let Some(_turn) = take_turn(name, &["node", "strace", "cc"])? else { return Ok(()) };
-    check(&["-e", "syscalls"], true)
+    check(&["-e", "syscalls", "-e", "libc"], true)
 }

@@ -11,6 +11,7 @@ use formats::catalogue::{
     self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LIBC, LOOKUP_WORK, QUEUE,
     QUEUED_WORK, Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
 };
+use formats::syscalls::MAX_ERRNO;
 
 pub use super::giving::{Completed, Patience};
 use super::giving::{Context, Ready};
@@ -24,6 +25,9 @@ pub(super) const SAME_HIT_NS: u64 = 1_000_000;
 
 /// Stands for the working folder (include/uapi/linux/fcntl.h).
 const AT_FDCWD: i64 = -100;
+
+/// Most that one read or write moves (MAX_RW_COUNT, include/linux/fs.h).
+const MOST_BYTES: i64 = 0x7fff_f000;
 
 /// An operation that has not been given out.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +161,8 @@ impl Joining {
             return self.new_path(key, NewPath { tid, time, path: sample.text(Role::NewPath) });
         };
         let new_path = self.stashed(key, tid, time);
-        self.outside.goes_on(sample);
+        let unseen = self.outside.goes_on(sample);
+        unseen.into_iter().for_each(|place| self.complete(place));
         let fs_type = operation.fs_type;
         let begun = Begun { new_path, key: Some(key), ..self.operation(sample, operation) };
         let place = self.begin(begun);
@@ -175,7 +180,8 @@ impl Joining {
     /// the next operation on the file begins, the request holds the result of the one before; when
     /// that had come is not known.
     fn kept(&mut self, place: usize, sample: &Sample<'_, '_>) {
-        let Some(result) = sample.number(Role::Before) else { return };
+        let is_result = |result: &i64| (-MAX_ERRNO..=MOST_BYTES).contains(result);
+        let Some(result) = sample.number(Role::Before).filter(is_result) else { return };
         let Some(begun) = self.pending.get_mut(&place) else { return };
         let operation = &mut begun.operation;
         let has_returned = operation.asynchronous == Some(false) || operation.job.is_some();

@@ -21,6 +21,10 @@ const RETURN_ADDRESS: u64 = 8;
 
 /// The operation, and its event, that runs the beginning of an add-on, which does what it likes.
 pub(super) const LOAD: &str = "dlopen";
+/// Event of its return.
+const LOADED: &str = "dlopen.return";
+/// Event that begins to watch a file, which looks at it by an operation with a request.
+const POLL: &str = "uv_fs_poll_start";
 
 /// A thread of a process: index of the process in the capture, thread id.
 type Thread = (u32, u32);
@@ -34,6 +38,8 @@ struct Call {
     place: Option<usize>,
     /// What it calls are its steps.
     has_steps: bool,
+    /// It can call what has a request.
+    has_requests: bool,
 }
 
 /// What has been called and has not returned.
@@ -105,7 +111,9 @@ impl Outside {
             // Without a path it is about the program itself.
             && (!is_load || sample.text(Role::Path) != 0);
         if returns(entry) {
-            calls.push(Call { top, place: begins.then_some(place), has_steps: !is_load });
+            let place = begins.then_some(place);
+            let has_requests = is_load || entry.event == POLL;
+            calls.push(Call { top, place, has_steps: !is_load, has_requests });
         }
         (begins, unseen)
     }
@@ -153,9 +161,14 @@ impl Outside {
         Returned { unseen, call }
     }
 
-    /// Another operation of this thread: an error that is told later is not that of the one before.
-    pub(super) fn goes_on(&mut self, sample: &Sample<'_, '_>) {
-        self.doubtful.remove(&(sample.process, sample.tid));
+    /// An operation with a request begins on this thread: an error that is told later is not that of
+    /// the one before, and calls that never make such requests have returned, unseen. Gives their places.
+    pub(super) fn goes_on(&mut self, sample: &Sample<'_, '_>) -> Vec<usize> {
+        let thread = (sample.process, sample.tid);
+        self.doubtful.remove(&thread);
+        let Some(calls) = self.calls.get_mut(&thread) else { return Vec::new() };
+        let unseen = calls.extract_if(.., |call| !call.has_requests);
+        unseen.filter_map(|call| call.place).collect()
     }
 
     /// Node throws an error: the operation whose error it is, and the error.
@@ -226,7 +239,7 @@ fn outcome(sample: &Sample<'_, '_>) -> Outcome {
     }
     match (of(Role::Count), of(Role::Pointer), of(Role::FileType), of(Role::Done)) {
         (Some(-1), ..) => Outcome::Failed(UNKNOWN),
-        (_, Some(0), ..) if sample.part.entry.function == LOAD => Outcome::Failed(DLOPEN_FAILED),
+        (_, Some(0), ..) if sample.part.entry.event == LOADED => Outcome::Failed(DLOPEN_FAILED),
         (_, Some(0), ..) => Outcome::Failed(UNKNOWN),
         // ENOTDIR is told as the same.
         (_, _, Some(-1), _) => Outcome::Failed(ENOENT),

@@ -65,8 +65,8 @@ fn what_each_function_returns_is_understood() {
         ("uv_chdir", ("status", -13), -13),
         ("chdir", ("failed", -1), -4094),
         ("chdir", ("failed", 0), 0),
-        ("dlopen", ("handle", 0), -65536),
-        ("dlopen", ("handle", 0x5555), 0),
+        ("dlopen", ("opened", 0), -65536),
+        ("dlopen", ("opened", 1), 0),
         ("uv_fs_event_start", ("status", -2), -2),
         (&remove_all, ("count", 7), 0),
         (&remove_all, ("count", -1), -4094),
@@ -164,7 +164,7 @@ fn calls_of_the_c_library_are_steps_of_what_libuv_does() {
     // What the beginning of an add-on does is no step of loading it.
     build.operation(t[0], 300, "dlopen", 0, &[("sp", 2000.into()), ("path", "/a.node".into())]);
     open(&mut build, 310, 1500, "/config", 8);
-    build.operation(t[0], 320, "dlopen.return", 0, &[("sp", 2008.into()), ("handle", 1.into())]);
+    build.operation(t[0], 320, "dlopen.return", 0, &[("sp", 2008.into()), ("opened", 1.into())]);
     // A pool thread.
     build.open(t[0], 400, 9, "/pool", true, 0);
     build.operation(
@@ -226,7 +226,7 @@ fn the_last_system_call_that_failed_tells_an_error_that_nothing_else_does() {
         let given = [("sp", 88.into()), ("fd", fd.into())];
         build.operation(thread, time + 40, "libc.open64.return", 0, &given);
     }
-    build.operation(thread, 280, "dlopen.return", 0, &[("sp", 908.into()), ("handle", 1.into())]);
+    build.operation(thread, 280, "dlopen.return", 0, &[("sp", 908.into()), ("opened", 1.into())]);
     build.enter(thread, 300, 257);
     build.exit(thread, 310, 257, -1, 0);
     let capture = build.finish();

@@ -189,7 +189,7 @@ fn hits_without_a_stack_are_said_and_not_drawn() {
     for want in [
         "  uprobe:node:f: 50 hits, stacks of 5 of 50 hits\n          5 x\n              f  /app/a.js:2:1\n  each hit",
         "/a  open 50  no result 50\n         45 x sync   (no stack taken, or no JavaScript in it)\n          5 x sync   f /app/a.js:2:1\n",
-        "  uprobe:node:f: stacks of 5 of 50 hits: it was hit too often for more; they stand for the",
+        "  uprobe:node:f: stacks of 5 of 50 hits: for a while there were too many to take more\n",
     ] {
         assert!(got.contains(want), "{want}\n{got}");
     }

@@ -2,8 +2,9 @@
 //! from Node 22 on and `fs.rmSync` from 24 on, `dlopen`, `chdir`, and watching.
 //!
 //! These have no request and no cleanup. Their results come from return probes, which are safe here:
-//! their callers are C++, never JIT code, and none of them throws: of each function of
-//! `std::filesystem` only the overload with a `std::error_code&` is probed, which the other one calls.
+//! their callers are C++, never JIT code, and none of those whose return is probed throws: of each
+//! function of `std::filesystem` only the overload with a `std::error_code&` is probed, which the other
+//! one calls. The constructor of `directory_iterator` does throw, so its return is not probed.
 //! What that error was is not in a register at the return; Node tells it when it makes the exception
 //! ([`THROWN`]). The stack's top tells calls within a call.
 
@@ -48,7 +49,7 @@ const STATUS: &[Argument] = &[STACK_TOP, returned("status", "$retval:s32", Role:
 const DONE: &[Argument] = &[STACK_TOP, returned("done", "$retval:u8", Role::Done)];
 const COUNT: &[Argument] = &[STACK_TOP, returned("count", "$retval:s64", Role::Count)];
 const MINUS_ONE: &[Argument] = &[STACK_TOP, returned("failed", "$retval:s32", Role::Count)];
-const HANDLE: &[Argument] = &[STACK_TOP, returned("handle", "$retval:s64", Role::Pointer)];
+const OPENED: &[Argument] = &[STACK_TOP, returned("opened", "$retval:u8", Role::Pointer)];
 const FILE_TYPE: &[Argument] = &[STACK_TOP, returned("type", "$retval:s8", Role::FileType)];
 const NOTHING: &[Argument] = &[STACK_TOP, returned("nothing", "$retval:u8", Role::Nothing)];
 
@@ -114,6 +115,8 @@ const SYMLINK_STATUS: &str = "_ZNSt10filesystem14symlink_statusERKNS_7__cxx114pa
 const READ_SYMLINK: &str = "_ZNSt10filesystem12read_symlinkERKNS_7__cxx114pathERSt10error_code";
 const DIRECTORY: &str = "_ZNSt10filesystem7__cxx1118directory_iteratorC1ERKNS0_4pathENS_17directory_optionsEPSt10error_code";
 
+const DLIB_OPEN: &str = "_ZN4node7binding4DLib4OpenEv";
+
 /// What begins an operation.
 pub(super) const ENTRIES: [Entry; 18] = [
     call("std::filesystem::remove_all", REMOVE_ALL, ("remove_all", 1), FIRST_PATH, FILESYSTEM),
@@ -171,8 +174,9 @@ pub(super) const ENTRIES: [Entry; 18] = [
         SECOND_PATH,
         FILESYSTEM,
     ),
-    // void* dlopen(const char* path, int): process.dlopen, so every add-on.
-    call("dlopen", "dlopen", ("dlopen", 14), FIRST_TEXT, LIBRARY),
+    // bool node::binding::DLib::Open(): process.dlopen, so every add-on. Not the dlopen that it calls:
+    // that one looks at its return address for whose RUNPATH to search.
+    call("dlopen", DLIB_OPEN, ("dlopen", 14), FIRST_PATH, WATCHING),
     // int uv_chdir(const char*): process.chdir. int chdir(const char*): add-ons.
     call("uv_chdir", "uv_chdir", ("chdir", 15), FIRST_TEXT, WATCHING),
     call("chdir", "chdir", ("chdir", 16), FIRST_TEXT, LIBRARY),
@@ -215,7 +219,7 @@ pub(super) const ENDS: [Entry; 22] = [
     result("std::filesystem::status.return", STATUS_OF, FILE_TYPE),
     result("std::filesystem::symlink_status.return", SYMLINK_STATUS, FILE_TYPE),
     result("std::filesystem::read_symlink.return", READ_SYMLINK, NOTHING),
-    result("dlopen.return", "dlopen", HANDLE),
+    result("dlopen.return", DLIB_OPEN, OPENED),
     result("uv_chdir.return", "uv_chdir", STATUS),
     result("chdir.return", "chdir", MINUS_ONE),
     result("uv_fs_event_start.return", "uv_fs_event_start", STATUS),

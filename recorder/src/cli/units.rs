@@ -41,14 +41,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 /// A time such as `30s`, `1.5m` or `10`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic() || c == 'µ').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let scale = match unit {
+        "us" | "µs" => 1e-6,
         "ms" => 1e-3,
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("unknown unit '{unit}': use ms, s, m or h")),
+        _ => return Err(format!("unknown unit '{unit}': use us, ms, s, m or h")),
     };
     let number: f64 = number.parse().map_err(|_syntax| format!("'{text}' is not a time"))?;
     let seconds = number * scale;

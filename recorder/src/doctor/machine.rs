@@ -8,7 +8,10 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::Finding;
 use super::privileges::{self, CAPABILITIES, Effective};
+use crate::plan::{CPU_STACK_BYTES, PROBE_STACK_BYTES};
+use crate::probe::wanted::Wanted;
 use crate::process::procfs;
+use crate::session::attrs::{self, UserStacks};
 use crate::session::budget::Budget;
 use crate::sys::attr::{EventAttr, EventSource};
 use crate::sys::perf::{PerfFd, best_cpu_source};
@@ -24,10 +27,16 @@ const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
 const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
 /// Ring memory of each CPU that a user may lock, KiB; same document.
 const MLOCK_KB: &str = "/proc/sys/kernel/perf_event_mlock_kb";
-/// Events that `nrec record` opens for each thread and CPU by default: time samples and file opens.
-pub(super) const DEFAULT_EVENTS: u64 = 9;
 /// Architecture whose registers the catalogue of functions knows.
 const CATALOGUE_ARCH: &str = "x86_64";
+
+/// Events that `nrec record` opens for each thread and CPU by default: time samples, and file operations
+/// with copied stacks.
+pub(super) fn default_events() -> u64 {
+    let stacks = UserStacks::Copy { cpu_bytes: CPU_STACK_BYTES, probe_bytes: PROBE_STACK_BYTES };
+    let probes = Wanted::set("fs", 0);
+    1 + probes.iter().map(|wanted| attrs::count(stacks, wanted.stack) as u64).sum::<u64>()
+}
 
 /// What was found out about the machine.
 pub(super) struct Machine {
@@ -199,7 +208,7 @@ fn rings(held: Effective) -> Finding {
     let Ok(online) = cpus::online_cpus() else {
         return Finding::limited(SUBJECT, "the CPUs are not known", "mount sysfs on /sys");
     };
-    let budget = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64, true);
+    let budget = Budget::new(default_events(), 1, online.len() as u64, true);
     let wanted = format!("{} CPUs × {}", budget.cpus, size(budget.ring_bytes));
     // kernel/events/core.c, perf_mmap: the limit binds users without CAP_IPC_LOCK above level -1.
     let free = held.has(privileges::IPC_LOCK) || paranoid_level().is_some_and(|level| level < 0);
@@ -243,7 +252,7 @@ fn open_files(held: Effective) -> Finding {
         _ => limit.hard,
     };
     let fixed = Budget::new(0, 0, 1, true).open_files();
-    let a_thread = Budget::new(DEFAULT_EVENTS, 1, online.len() as u64, true).descriptors();
+    let a_thread = Budget::new(default_events(), 1, online.len() as u64, true).descriptors();
     let threads = hard.saturating_sub(fixed) / a_thread.max(1);
     let text = format!("{hard}, enough for {threads} threads on {} CPUs", online.len());
     // A Node process has 11 threads.

@@ -8,7 +8,7 @@ use formats::limits::Limits;
 use formats::procmaps;
 use object::read::ReadCache;
 
-use super::machine::{self, DEFAULT_EVENTS};
+use super::machine::{self, default_events};
 use super::verdict::{self, Evidence, MapState};
 use super::{Finding, program};
 use crate::probe::locate;
@@ -126,7 +126,7 @@ fn cost(pid: u32) -> Finding {
     const SUBJECT: &str = "cost";
     let threads: usize = procfs::family(pid).iter().map(|&p| procfs::threads(p).len()).sum();
     let online = cpus::online_cpus().map_or(1, |cpus| cpus.len());
-    let budget = Budget::new(DEFAULT_EVENTS, threads.max(1) as u64, online as u64, true);
+    let budget = Budget::new(default_events(), threads.max(1) as u64, online as u64, true);
     // Raising the soft limit of this process is what the recorder does first, too.
     match rlimit::raise_open_files(budget.open_files()) {
         Ok(limit) if limit.soft < budget.open_files() => {

@@ -278,7 +278,10 @@ fn matches(wanted: &Wanted, object: &MappedFile) -> bool {
     }
     let base = object.path.rsplit(|&b| b == b'/').next().unwrap_or_default();
     base == name.as_bytes()
-        || base.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b".so"))
+        || base.strip_prefix(name.as_bytes()).is_some_and(|rest| {
+            // glibc before 2.34: libc-2.31.so.
+            rest.starts_with(b".so") || (rest.starts_with(b"-") && rest.ends_with(b".so"))
+        })
 }
 
 /// The error for a function that is in none of the objects, with what would help.

@@ -331,6 +331,11 @@ pub fn uretprobe_refusal(symbol_name: &str) -> Option<&'static str> {
     if v8_internal.is_some_and(|name| name.starts_with("Builtin_")) {
         return Some("it is a V8 C++ builtin, called by JIT code: the target crashes");
     }
+    if ["dlopen", "dlmopen", "dlsym", "dlvsym"].contains(&symbol_name) {
+        return Some(
+            "it looks at its return address for who called, which a return probe replaces",
+        );
+    }
     let takes = |type_name| symbol_name.contains(type_name);
     if takes("FunctionCallbackInfo") || takes("PropertyCallbackInfo") {
         return Some(CALLED_BY_JIT);

@@ -93,8 +93,11 @@ impl Page<'_, '_, '_> {
         }
         self.waits("the event loop to take their result up", pool.event_loop)?;
         if pool.event_loop.over_10ms > 0 {
-            let text = "  the event loop was busy with something else meanwhile: nrec record -e cpu \
-                        says with what";
+            let what = match &self.report.cpu {
+                Some(cpu) if cpu.samples > 0 => "CPU, below, says with what",
+                _ => "nrec record -e cpu says with what",
+            };
+            let text = format!("  the event loop was busy with something else meanwhile: {what}");
             writeln!(self.out, "{text}")?;
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! The section on how good the stacks are: what has a name, what has none and why. It must not
 //! compute anything but layout.
 
+use std::collections::BTreeMap;
 use std::io;
 
+use formats::catalogue;
 use formats::text::clean_string;
 
 use super::{NAME_CHARS, Page};
@@ -49,11 +51,20 @@ impl Page<'_, '_, '_> {
             let remedy = format!("      remedy: {}", reason.remedy(self.report.js_names));
             writeln!(self.out, "{}", self.style.dim(&remedy))?;
         }
-        for event in self.report.events.iter().filter(|event| event.without_stack > 0) {
-            let name = clean_string(event.event.as_bytes(), NAME_CHARS);
-            let with_stack = event.samples.saturating_sub(event.without_stack);
-            let hits = event.samples;
-            let why = "it was hit too often for more; they stand for the others";
+        // Functions that share a probe share its stacks.
+        let mut probes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for event in &self.report.events {
+            let entry = catalogue::entry(&event.event).filter(|entry| entry.stack);
+            let probe = entry.and_then(|entry| entry.group).unwrap_or(&event.event);
+            let (hits, without) = probes.entry(probe).or_default();
+            *hits = hits.saturating_add(event.samples);
+            *without = without.saturating_add(event.without_stack);
+        }
+        for (probe, (hits, without)) in probes.into_iter().filter(|(_, (_, without))| *without > 0)
+        {
+            let name = clean_string(probe.as_bytes(), NAME_CHARS);
+            let with_stack = hits.saturating_sub(without);
+            let why = "for a while there were too many to take more";
             writeln!(self.out, "  {name}: stacks of {with_stack} of {hits} hits: {why}")?;
         }
         let nothing = quality.js.total == 0 && quality.native.total == 0;

@@ -12,7 +12,7 @@ mod outside;
 mod pool;
 
 pub use libc::{LIBC, LIBC_FILE};
-pub use outside::{THROWING, THROWN};
+pub use outside::{LOAD_FAILED, THROWING, THROWN};
 pub use pool::{
     FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, LOOKUP_WORK, QUEUE, QUEUE_REQUEST_TO_WORK,
     QUEUED_WORK, WAKE_LOOP,

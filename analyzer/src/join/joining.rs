@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use formats::capture::{Capture, EventDef, Samples};
 use formats::catalogue::{
-    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LIBC, LOOKUP_WORK, QUEUE,
-    QUEUED_WORK, Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
+    self, CLEANUP, FILE_DONE, FILE_WORK, FS_REQUEST_TO_WORK, Gives, LIBC, LOAD_FAILED, LOOKUP_WORK,
+    QUEUE, QUEUED_WORK, Role, THROWN, UV_FS_OPEN, WAKE_LOOP,
 };
 use formats::syscalls::MAX_ERRNO;
 
@@ -142,6 +142,7 @@ impl Joining {
             WAKE_LOOP => self.ended(sample),
             FILE_WORK | QUEUED_WORK | LOOKUP_WORK => self.begun(sample),
             THROWN => self.thrown(sample),
+            LOAD_FAILED => self.load_failed(sample),
             _ if Outside::is_part(sample.part.entry) => self.outside(sample),
             event => {
                 let Some(request) = sample.value(Role::Request) else { return };
@@ -277,6 +278,15 @@ impl Joining {
         if let Some(operation) = self.ready.newest(place) {
             operation.result = Some(-error);
             operation.errno_from = Some(ErrnoFrom::Exception);
+        }
+    }
+
+    /// Node asks what went wrong with a `dlopen`.
+    fn load_failed(&mut self, sample: &Sample<'_, '_>) {
+        let Some((place, error)) = self.outside.load_failed(sample) else { return };
+        if let Some(operation) = self.ready.newest(place) {
+            operation.result = Some(-error);
+            operation.latency_ns = Some(sample.time_ns.saturating_sub(operation.start_ns));
         }
     }
 

@@ -21,8 +21,6 @@ const RETURN_ADDRESS: u64 = 8;
 
 /// The operation, and its event, that runs the beginning of an add-on, which does what it likes.
 pub(super) const LOAD: &str = "dlopen";
-/// Event of its return.
-const LOADED: &str = "dlopen.return";
 /// Event that begins to watch a file, which looks at it by an operation with a request.
 const POLL: &str = "uv_fs_poll_start";
 
@@ -49,6 +47,8 @@ pub(super) struct Outside {
     new_paths: HashMap<Thread, (u64, NewPath)>,
     /// The newest operation of a thread, while its error may still be told.
     doubtful: HashMap<Thread, usize>,
+    /// The same of the newest `dlopen`.
+    loading: HashMap<Thread, usize>,
 }
 
 /// What a return says of how it went.
@@ -99,6 +99,7 @@ impl Outside {
     ) -> (bool, Vec<usize>) {
         let thread = (sample.process, sample.tid);
         self.doubtful.remove(&thread);
+        self.loading.remove(&thread);
         let Some(top) = sample.value(Role::StackTop) else { return (false, Vec::new()) };
         let calls = self.calls.entry(thread).or_default();
         // The stack grows downwards: what would lie below this call has returned, unseen.
@@ -110,6 +111,9 @@ impl Outside {
             && calls.iter().all(|call| !call.has_steps)
             // Without a path it is about the program itself.
             && (!is_load || sample.text(Role::Path) != 0);
+        if is_load && begins {
+            self.loading.insert(thread, place);
+        }
         if returns(entry) {
             let place = begins.then_some(place);
             let has_requests = is_load || entry.event == POLL;
@@ -166,6 +170,7 @@ impl Outside {
     pub(super) fn goes_on(&mut self, sample: &Sample<'_, '_>) -> Vec<usize> {
         let thread = (sample.process, sample.tid);
         self.doubtful.remove(&thread);
+        self.loading.remove(&thread);
         let Some(calls) = self.calls.get_mut(&thread) else { return Vec::new() };
         let unseen = calls.extract_if(.., |call| !call.has_requests);
         unseen.filter_map(|call| call.place).collect()
@@ -179,9 +184,14 @@ impl Outside {
         sample.value(Role::Number).is_some_and(is_of_these).then_some((place, error))
     }
 
+    /// Node asks why a `dlopen` failed: its place, and what is told of it.
+    pub(super) fn load_failed(&mut self, sample: &Sample<'_, '_>) -> Option<(usize, i64)> {
+        Some((self.loading.remove(&(sample.process, sample.tid))?, DLOPEN_FAILED))
+    }
+
     /// Operations whose error may still be told, by place.
     pub(super) fn doubtful(&self) -> impl Iterator<Item = usize> + '_ {
-        self.doubtful.values().copied()
+        self.doubtful.values().chain(self.loading.values()).copied()
     }
 
     /// Forgets a process.
@@ -189,6 +199,7 @@ impl Outside {
         self.calls.retain(|&(of, _), _| of != process);
         self.new_paths.retain(|&(of, _), _| of != process);
         self.doubtful.retain(|&(of, _), _| of != process);
+        self.loading.retain(|&(of, _), _| of != process);
     }
 
     /// Second paths that wait for their calls.
@@ -239,7 +250,6 @@ fn outcome(sample: &Sample<'_, '_>) -> Outcome {
     }
     match (of(Role::Count), of(Role::Pointer), of(Role::FileType), of(Role::Done)) {
         (Some(-1), ..) => Outcome::Failed(UNKNOWN),
-        (_, Some(0), ..) if sample.part.entry.event == LOADED => Outcome::Failed(DLOPEN_FAILED),
         (_, Some(0), ..) => Outcome::Failed(UNKNOWN),
         // ENOTDIR is told as the same.
         (_, _, Some(-1), _) => Outcome::Failed(ENOENT),

@@ -14,6 +14,8 @@ use crate::capture::FieldType;
 
 /// The first two letters of the call in whose name Node throws an error of `std::filesystem`.
 pub const THROWING: [[u8; 2]; 2] = [*b"cp", *b"rm"];
+/// Event that tells that a `dlopen` failed.
+pub const LOAD_FAILED: &str = "dlerror";
 /// Event that tells which error an operation without libuv ended with.
 pub const THROWN: &str = "node::ErrnoException";
 
@@ -49,7 +51,6 @@ const STATUS: &[Argument] = &[STACK_TOP, returned("status", "$retval:s32", Role:
 const DONE: &[Argument] = &[STACK_TOP, returned("done", "$retval:u8", Role::Done)];
 const COUNT: &[Argument] = &[STACK_TOP, returned("count", "$retval:s64", Role::Count)];
 const MINUS_ONE: &[Argument] = &[STACK_TOP, returned("failed", "$retval:s32", Role::Count)];
-const OPENED: &[Argument] = &[STACK_TOP, returned("opened", "$retval:u8", Role::Pointer)];
 const FILE_TYPE: &[Argument] = &[STACK_TOP, returned("type", "$retval:s8", Role::FileType)];
 const NOTHING: &[Argument] = &[STACK_TOP, returned("nothing", "$retval:u8", Role::Nothing)];
 
@@ -115,8 +116,6 @@ const SYMLINK_STATUS: &str = "_ZNSt10filesystem14symlink_statusERKNS_7__cxx114pa
 const READ_SYMLINK: &str = "_ZNSt10filesystem12read_symlinkERKNS_7__cxx114pathERSt10error_code";
 const DIRECTORY: &str = "_ZNSt10filesystem7__cxx1118directory_iteratorC1ERKNS0_4pathENS_17directory_optionsEPSt10error_code";
 
-const DLIB_OPEN: &str = "_ZN4node7binding4DLib4OpenEv";
-
 /// What begins an operation.
 pub(super) const ENTRIES: [Entry; 18] = [
     call("std::filesystem::remove_all", REMOVE_ALL, ("remove_all", 1), FIRST_PATH, FILESYSTEM),
@@ -174,9 +173,9 @@ pub(super) const ENTRIES: [Entry; 18] = [
         SECOND_PATH,
         FILESYSTEM,
     ),
-    // bool node::binding::DLib::Open(): process.dlopen, so every add-on. Not the dlopen that it calls:
-    // that one looks at its return address for whose RUNPATH to search.
-    call("dlopen", DLIB_OPEN, ("dlopen", 14), FIRST_PATH, WATCHING),
+    // void* dlopen(const char* path, int): process.dlopen, so every add-on. It looks at its return
+    // address for whose RUNPATH to search, so its return must not be probed.
+    call("dlopen", "dlopen", ("dlopen", 14), FIRST_TEXT, LIBRARY),
     // int uv_chdir(const char*): process.chdir. int chdir(const char*): add-ons.
     call("uv_chdir", "uv_chdir", ("chdir", 15), FIRST_TEXT, WATCHING),
     call("chdir", "chdir", ("chdir", 16), FIRST_TEXT, LIBRARY),
@@ -192,6 +191,13 @@ pub(super) const ENDS: [Entry; 22] = [
     new_path("std::filesystem::create_symlink.new", CREATE_SYMLINK),
     new_path("std::filesystem::copy_symlink.new", COPY_SYMLINK),
     new_path("std::filesystem::rename.new", RENAME),
+    // char* dlerror(void): Node asks after a dlopen that failed, and only then.
+    Entry {
+        group: NEW_PATHS,
+        may_slide: true,
+        versions: LIBRARY,
+        ..result(LOAD_FAILED, LOAD_FAILED, &[STACK_TOP])
+    },
     // Local<Value> ErrnoException(Isolate*, int errorno, const char* syscall, …)
     Entry {
         group: NEW_PATHS,
@@ -219,7 +225,6 @@ pub(super) const ENDS: [Entry; 22] = [
     result("std::filesystem::status.return", STATUS_OF, FILE_TYPE),
     result("std::filesystem::symlink_status.return", SYMLINK_STATUS, FILE_TYPE),
     result("std::filesystem::read_symlink.return", READ_SYMLINK, NOTHING),
-    result("dlopen.return", DLIB_OPEN, OPENED),
     result("uv_chdir.return", "uv_chdir", STATUS),
     result("chdir.return", "chdir", MINUS_ONE),
     result("uv_fs_event_start.return", "uv_fs_event_start", STATUS),

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
+use super::exits::Exits;
 use super::heap::{Heap, pointer};
 use super::layout::CodeKind;
 use super::memory::{Memory, PAGE, STALE};
@@ -78,6 +79,8 @@ pub struct Details {
     pub inlined: Vec<Inlined>,
     /// Bytecode offset table of baseline code.
     pub offsets: Vec<u8>,
+    /// Where optimised code is left for good.
+    pub(super) exits: Exits,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -303,6 +306,8 @@ impl Codes {
                 table: PositionTable::decode(&bytes, heap.layout.row.position_bits),
                 inlined: inlined(heap, names, code.deopt, drain).unwrap_or_default(),
                 offsets: Vec::new(),
+                exits: Exits::read(heap, code.deopt, heap.layout.row.deopt_inlining)
+                    .unwrap_or_default(),
             }
         });
         if let Some(known) = self.by_start.get_mut(&code.start).filter(|k| k.object == code.object)

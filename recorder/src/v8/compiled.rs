@@ -6,6 +6,7 @@
 use formats::capture::Tier;
 
 use super::code::Code;
+use super::exits::EXIT_BYTES;
 use super::frame::{Frame, StackDump, Why};
 use super::heap::pointer;
 use super::interpreted::MAX_BYTES;
@@ -129,7 +130,18 @@ impl<M: Memory> Walker<M> {
             }
             return unset;
         }
-        if place.call && code.since == self.drain && !self.follows_call(place.ip) {
+        let details = self.codes.details(&mut self.heap, &mut self.names, code, self.drain);
+        let offset = place.ip.wrapping_sub(code.start);
+        let exit = place.call && details.exits.contain(offset);
+        let replaced = exit.then(|| self.bytes(place.ip)).flatten();
+        let replaced = replaced.and_then(|bytes| details.exits.replaced(offset, &bytes));
+        let place = match replaced {
+            Some(offset) => Place { ip: code.start.wrapping_add(offset), ..place },
+            None => place,
+        };
+        let nowhere = exit && replaced.is_none();
+        let is_return = nowhere || details.exits.replace(place.ip.wrapping_sub(code.start));
+        if place.call && !is_return && code.since == self.drain && !self.follows_call(place.ip) {
             // Found only now, and no call ends here: other code has taken the place since.
             self.codes.forget(code.start);
             frames.push(self.unknown(place, Why::Code));
@@ -151,9 +163,13 @@ impl<M: Memory> Walker<M> {
             return unset;
         };
         let tier = if code.kind == CodeKind::Maglev { Tier::MAGLEV } else { Tier::TURBOFAN };
-        let details = self.codes.details(&mut self.heap, &mut self.names, code, self.drain);
+        if nowhere && !details.inlined.is_empty() {
+            // Which of the functions inlined here it was in cannot be told.
+            frames.push(self.unknown(place, Why::Code));
+            return unset;
+        }
         let offset = i32::try_from(place.pc().wrapping_sub(code.start)).unwrap_or(-1);
-        let mut position = details.table.lookup(offset);
+        let mut position = details.table.lookup(offset).filter(|_| !nowhere);
         // A function is numbered before those that are inlined into it.
         let mut below = MAX_INLINED;
         while let Some(inlined) = position.and_then(SourcePosition::inlining) {
@@ -180,6 +196,12 @@ impl<M: Memory> Walker<M> {
         let position = position.and_then(SourcePosition::offset);
         frames.push(Frame::Js { function, position, tier, inlined: false, pc: place.pc() });
         unset
+    }
+
+    /// What lies at `address`; `None` when it cannot be read.
+    fn bytes(&mut self, address: u64) -> Option<[u8; EXIT_BYTES]> {
+        let mut bytes = [0; EXIT_BYTES];
+        self.heap.pages.copy(address, &mut bytes).then_some(bytes)
     }
 
     /// Whether the instruction before a return address is a call.

@@ -13,6 +13,7 @@ pub mod code;
 mod compiled;
 pub mod denied;
 pub mod engine;
+mod exits;
 pub mod frame;
 pub mod generated;
 pub mod heap;

@@ -25,6 +25,9 @@ struct Made {
     stack: Vec<u8>,
     registers: Registers,
     function: u64,
+    /// Of `middle`: the object that holds its instructions, and the first of them.
+    stream: u64,
+    code: u64,
 }
 
 fn byte_array(image: &mut HeapImage, bytes: &[u8]) -> u64 {
@@ -49,6 +52,17 @@ fn function(image: &mut HeapImage, script: u64, name: &[u8], start: u64) -> (u64
     (shared, bytecode)
 }
 
+/// Character 310 in the function with inlining id 0.
+const INLINED: u64 = 311 << 1 | 1 << 31;
+
+fn leb(table: &mut Vec<u8>, mut bits: u64) {
+    while bits > 0x7f {
+        table.push(bits as u8 | 0x80);
+        bits >>= 7;
+    }
+    table.push(bits as u8);
+}
+
 /// `outer` is interpreted and has called `middle`, which Turbofan has compiled with `inner` inside.
 fn made() -> Made {
     let mut image = HeapImage::new();
@@ -68,16 +82,16 @@ fn made() -> Made {
     let mut inlining = (211u64 << 1).to_le_bytes().to_vec();
     inlining.extend([0; 8]);
     let inlining = byte_array(&mut image, &inlining);
-    let deopt = image.object(175, &[smi(8), 0, 0, literals, 0, 0, 0, middle.1, inlining]);
-    // From pc 0: character 310 of inlining id 0, which is (311 << 1) | (1 << 31).
-    let position = 311u64 << 1 | 1 << 31;
-    let mut bits = position << 1;
+    // Behind the code an eager exit and a lazy one, for the return address at 12.
+    let exits = [smi(48), smi(1), smi(1), 0, 0, u64::MAX << 32, 0, 0, smi(12)];
+    let words = [smi(17), 0, 0, literals, 0, 0, 0, middle.1, inlining];
+    let deopt = image.object(175, &[words, exits].concat());
+    // From pc 0: character 310 of inlining id 0, which is (311 << 1) | (1 << 31). From pc 40:
+    // character 250 of `middle`.
     let mut table = vec![2];
-    while bits > 0x7f {
-        table.push(bits as u8 | 0x80);
-        bits >>= 7;
-    }
-    table.push(bits as u8);
+    leb(&mut table, INLINED << 1);
+    leb(&mut table, 40 << 1);
+    leb(&mut table, ((INLINED - (251 << 1)) << 1) - 1);
     let table = byte_array(&mut image, &table);
     let code = image.object(245, &[0, deopt, table, 0, 0, 13, 64]);
     let stream = image.object(252, &[code, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -94,7 +108,7 @@ fn made() -> Made {
     (stack[30], stack[31]) = (0, NATIVE);
     let stack = stack.iter().flat_map(|word| word.to_le_bytes()).collect();
     let registers = Registers { ip: compiled, sp: STACK, bp: at(10), ..Registers::default() };
-    Made { image, stack, registers, function: outer }
+    Made { image, stack, registers, function: outer, stream, code: compiled - 32 }
 }
 
 fn regions() -> Regions {
@@ -145,6 +159,34 @@ fn inlined_compiled_and_interpreted_functions_are_named() {
     let outer = walker.names.functions().iter().find(|f| f.name == b"outer").unwrap();
     assert_eq!((outer.start, outer.script), (Some(100), Some(0)));
     assert_eq!(walker.names.scripts()[0].name, b"/app.js");
+}
+
+#[test]
+fn a_frame_whose_code_was_thrown_away_keeps_its_place() {
+    let mut made = made();
+    // Native code, called by `middle`, whose return address V8 has replaced: the second exit's.
+    let exit = made.code + 52;
+    made.stack[5 * 8..6 * 8].copy_from_slice(&made.registers.bp.to_le_bytes());
+    made.stack[6 * 8..7 * 8].copy_from_slice(&exit.to_le_bytes());
+    made.registers = Registers { ip: NATIVE, bp: STACK + 40, ..made.registers };
+    let calls = u64::from_le_bytes([0x41, 0xff, 0x55, 0x10, 0x41, 0xff, 0x55, 0x18]);
+    made.image.set(made.stream, 16 + 48, calls);
+    made.image.set(made.stream, 16 + 56, calls);
+    let (walker, frames, _) = walk(made.image.memory(), &made.stack, made.registers);
+    let turbofan = Tier::TURBOFAN.0;
+    assert_eq!(
+        names(&walker, &frames)[..3],
+        [
+            "800010".to_owned(),
+            format!("inner Some(310) {turbofan} true"),
+            format!("middle Some(210) {turbofan} false"),
+        ]
+    );
+    // An exit that is none: which of the two functions it was in cannot be told.
+    made.image.set(made.stream, 16 + 48, 0);
+    made.image.set(made.stream, 16 + 56, 0);
+    let (_, frames, _) = walk(made.image.memory(), &made.stack, made.registers);
+    assert!(matches!(frames[1], Frame::Unknown { why: Why::Code, .. }), "{frames:?}");
 }
 
 #[test]

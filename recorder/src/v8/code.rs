@@ -306,7 +306,7 @@ impl Codes {
                 table: PositionTable::decode(&bytes, heap.layout.row.position_bits),
                 inlined: inlined(heap, names, code.deopt, drain).unwrap_or_default(),
                 offsets: Vec::new(),
-                exits: Exits::read(heap, code.deopt, heap.layout.row.deopt_inlining)
+                exits: Exits::read(heap, code.deopt, code.kind == CodeKind::Maglev)
                     .unwrap_or_default(),
             }
         });

@@ -8,7 +8,7 @@ use formats::capture::Tier;
 use super::code::Code;
 use super::exits::EXIT_BYTES;
 use super::frame::{Frame, StackDump, Why};
-use super::heap::pointer;
+use super::heap::{Runs, pointer};
 use super::interpreted::MAX_BYTES;
 use super::layout::CodeKind;
 use super::memory::Memory;
@@ -141,15 +141,19 @@ impl<M: Memory> Walker<M> {
         };
         let nowhere = exit && replaced.is_none();
         let is_return = nowhere || details.exits.replace(place.ip.wrapping_sub(code.start));
-        if place.call && !is_return && code.since == self.drain && !self.follows_call(place.ip) {
+        let from_slot =
+            shared.and_then(|shared| self.names.function(&mut self.heap, shared, self.drain));
+        let agrees = code.function.is_some() && from_slot == code.function;
+        if place.call
+            && !is_return
+            && code.since == self.drain
+            && !self.follows_call(place.ip, agrees)
+        {
             // Found only now, and no call ends here: other code has taken the place since.
             self.codes.forget(code.start);
             frames.push(self.unknown(place, Why::Code));
             return None;
         }
-        let from_slot =
-            shared.and_then(|shared| self.names.function(&mut self.heap, shared, self.drain));
-        let agrees = code.function.is_some() && from_slot == code.function;
         let unset =
             (!agrees && place.innermost).then(|| caller_of_unset(dump, regions, place)).flatten();
         if !agrees && unset.is_none() && code.since == self.drain && from_slot.is_some() {
@@ -163,13 +167,22 @@ impl<M: Memory> Walker<M> {
             return unset;
         };
         let tier = if code.kind == CodeKind::Maglev { Tier::MAGLEV } else { Tier::TURBOFAN };
-        if nowhere && !details.inlined.is_empty() {
+        if nowhere {
+            let bytecode = details.exits.bytecode(offset);
+            let own = shared.filter(|_| agrees).map(|shared| self.heap.runs(shared));
+            let position = match (own, bytecode) {
+                (Some(Runs::Bytecode(own)), Some(at)) => self.place_within(own, at),
+                _ => None,
+            };
             // Which of the functions inlined here it was in cannot be told.
-            frames.push(self.unknown(place, Why::Code));
+            let is_known = details.inlined.is_empty();
+            let (inlined, pc) = (false, place.pc());
+            let frame = Frame::Js { function, position, tier, inlined, pc };
+            frames.push(if is_known { frame } else { self.unknown(place, Why::Code) });
             return unset;
         }
         let offset = i32::try_from(place.pc().wrapping_sub(code.start)).unwrap_or(-1);
-        let mut position = details.table.lookup(offset).filter(|_| !nowhere);
+        let mut position = details.table.lookup(offset);
         // A function is numbered before those that are inlined into it.
         let mut below = MAX_INLINED;
         while let Some(inlined) = position.and_then(SourcePosition::inlining) {
@@ -198,18 +211,28 @@ impl<M: Memory> Walker<M> {
         unset
     }
 
+    /// Character offset of a bytecode offset that may lie outside.
+    fn place_within(&mut self, bytecode: u64, offset: i32) -> Option<u32> {
+        let length = self.heap.array_length(bytecode)?;
+        u64::try_from(offset).is_ok_and(|at| at < length).then_some(())?;
+        self.bytecode_place(bytecode, offset)
+    }
+
     /// What lies at `address`; `None` when it cannot be read.
     fn bytes(&mut self, address: u64) -> Option<[u8; EXIT_BYTES]> {
         let mut bytes = [0; EXIT_BYTES];
         self.heap.pages.copy(address, &mut bytes).then_some(bytes)
     }
 
-    /// Whether the instruction before a return address is a call.
-    fn follows_call(&mut self, address: u64) -> bool {
+    /// Whether the instruction before a return address is a call; or was, when the function on the
+    /// stack `agrees` with the code's and V8 has overwritten that with INT3 (from V8 14.6 on).
+    fn follows_call(&mut self, address: u64, agrees: bool) -> bool {
         let mut before = [0u8; 7];
         let start = address.wrapping_sub(before.len() as u64);
         // Not readable is no contradiction.
-        !self.heap.pages.copy(start, &mut before) || ends_with_call(&before)
+        !self.heap.pages.copy(start, &mut before)
+            || ends_with_call(&before)
+            || agrees && before == [0xcc; 7]
     }
 
     fn baseline_place(&mut self, code: &Code, bytecode: u64, place: Place) -> Option<u32> {

@@ -15,7 +15,9 @@ const EAGER_COUNT: u64 = 2;
 const LAZY_COUNT: u64 = 3;
 const FIRST_ENTRY: u64 = 4;
 const ENTRY_WORDS: u64 = 3;
-/// Of an entry: offset of the return address that a lazy exit stands for.
+/// Of an entry: bytecode offset, in the function or in one inlined into it.
+const ENTRY_BYTECODE: u64 = 0;
+/// Of an entry: offset of the return address that a lazy exit stands for, or of Maglev's exit.
 const ENTRY_PC: u64 = 2;
 /// Exits of one code object at most; V8's own functions of 1000 lines have some hundreds.
 const MAX_EXITS: u64 = 1 << 16;
@@ -30,14 +32,19 @@ pub(super) struct Exits {
     start: u64,
     /// Number of exits that come before those of return addresses.
     eager: u64,
-    /// What return addresses the others stand for, as offsets; -1 where it is none.
+    /// What return addresses the others stand for, as offsets; -1 where it is none. Maglev does not
+    /// tell: then it is where the exits are.
     returns: Vec<i32>,
+    /// Where in the bytecode of the function, or of one inlined into it, each of the others leads.
+    bytecodes: Vec<i32>,
+    maglev: bool,
 }
 
 impl Exits {
-    /// The exits that deoptimisation data tell of. `inlining` is the index of the word before.
-    pub(super) fn read<M: Memory>(heap: &mut Heap<M>, deopt: u64, inlining: u64) -> Option<Self> {
+    /// The exits that deoptimisation data tell of.
+    pub(super) fn read<M: Memory>(heap: &mut Heap<M>, deopt: u64, maglev: bool) -> Option<Self> {
         let deopt = pointer(deopt)?;
+        let inlining = heap.layout.row.deopt_inlining;
         let number = |heap: &mut Heap<M>, index| {
             u64::try_from(smi(heap.element(deopt, inlining + index)?)?).ok()
         };
@@ -47,27 +54,41 @@ impl Exits {
         if start == 0 || eager.max(lazy) > MAX_EXITS {
             return None;
         }
-        let entry = |index: u64| inlining + FIRST_ENTRY + index * ENTRY_WORDS + ENTRY_PC;
-        let returns = (eager..eager + lazy)
-            .map(|index| heap.element(deopt, entry(index)).and_then(smi).unwrap_or(-1))
-            .collect();
-        Some(Self { start, eager, returns })
+        let mut column = |word: u64| {
+            let at = |index: u64| inlining + FIRST_ENTRY + index * ENTRY_WORDS + word;
+            let entry = |index| heap.element(deopt, at(index)).and_then(smi).unwrap_or(-1);
+            (eager..eager + lazy).map(entry).collect()
+        };
+        let (returns, bytecodes) = (column(ENTRY_PC), column(ENTRY_BYTECODE));
+        Some(Self { start, eager, returns, bytecodes, maglev })
     }
 
     /// Whether the return address at `offset` is one of an exit.
     pub(super) fn contain(&self, offset: u64) -> bool {
-        self.start > 0 && offset >= self.start && !self.replace(offset)
+        // A call may end where an eager exit begins, and none leads to that.
+        let first = self.start + u64::from(self.eager > 0);
+        self.start > 0 && offset >= first && !self.replace(offset)
     }
 
     /// Whether there is an exit for the return address at `offset`: then a call ends there, even
     /// where V8 has overwritten the code since (V8 14.6 does, with INT3).
     pub(super) fn replace(&self, offset: u64) -> bool {
-        i32::try_from(offset).is_ok_and(|at| self.returns.contains(&at))
+        !self.maglev && self.index(offset).is_some()
+    }
+
+    fn index(&self, offset: u64) -> Option<usize> {
+        let offset = i32::try_from(offset).ok()?;
+        self.returns.iter().position(|&at| at == offset)
+    }
+
+    /// The bytecode offset to which Maglev's exit at `offset` leads.
+    pub(super) fn bytecode(&self, offset: u64) -> Option<i32> {
+        self.bytecodes.get(self.index(offset).filter(|_| self.maglev)?).copied()
     }
 
     /// The return address that the one at `offset` has replaced; `code` is what lies there.
     pub(super) fn replaced(&self, offset: u64, code: &[u8; EXIT_BYTES]) -> Option<u64> {
-        let (eager, lazy) = sizes(code)?;
+        let (eager, lazy) = sizes(code).filter(|_| !self.maglev)?;
         let first = self.start.checked_add(self.eager.checked_mul(eager)?)?;
         let behind = offset.checked_sub(first)?;
         if !behind.is_multiple_of(lazy) {
@@ -119,15 +140,18 @@ mod tests {
         let mut image = HeapImage::new();
         let data = data(&mut image);
         let mut heap = image.heap();
-        let inlining = heap.layout.row.deopt_inlining;
-        let exits = Exits::read(&mut heap, data, inlining).unwrap();
+        let exits = Exits::read(&mut heap, data, false).unwrap();
         assert_eq!([40, 41, 90].map(|at| exits.replace(at)), [true, false, true]);
-        assert_eq!([40, 119, 120, 128].map(|at| exits.contain(at)), [false, false, true, true]);
+        assert_eq!([40, 120, 124, 128].map(|at| exits.contain(at)), [false, false, true, true]);
         let short = [128, 132, 136, 140, 124, 130].map(|at| exits.replaced(at, &SHORT));
         assert_eq!(short, [Some(40), Some(90), None, None, None, None]);
         assert_eq!([134, 141].map(|at| exits.replaced(at, &LONG)), [Some(40), Some(90)]);
         assert_eq!([128, 136].map(|at| exits.replaced(at, &MARKED)), [Some(40), Some(90)]);
         assert_eq!(exits.replaced(128, &[0x90; EXIT_BYTES]), None);
+        assert_eq!(exits.bytecode(40), None);
+        let maglev = Exits::read(&mut heap, data, true).unwrap();
+        assert_eq!([40, 41].map(|at| maglev.bytecode(at)), [Some(7), None]);
+        assert_eq!((maglev.replace(40), maglev.replaced(128, &SHORT)), (false, None));
     }
 
     #[test]
@@ -136,9 +160,8 @@ mod tests {
         let data = data(&mut image);
         image.set(data, 16 + 8 * 10, (1 << 20) << 32);
         let mut heap = image.heap();
-        let inlining = heap.layout.row.deopt_inlining;
-        assert_eq!(Exits::read(&mut heap, data, inlining), None);
-        assert_eq!(Exits::read(&mut heap, 8, inlining), None);
+        assert_eq!(Exits::read(&mut heap, data, false), None);
+        assert_eq!(Exits::read(&mut heap, 8, false), None);
         assert!(!Exits::default().contain(1 << 40));
     }
 }

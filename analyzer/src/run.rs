@@ -13,6 +13,7 @@ use std::time::Duration;
 use formats::capture::Capture;
 use formats::limits::Limits;
 use formats::text::Clean;
+use nix::sys::signal::SigSet;
 
 use crate::aggregate::losses;
 use crate::events::follow::{FollowError, Followed, Growing};
@@ -100,6 +101,8 @@ impl RunError {
 
 /// The whole program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // nrec watch blocks signals before it starts this program, which inherits that; nothing else fails.
+    let _unchanged = SigSet::all().thread_unblock();
     let plan = match cli::parse(args) {
         Ok(plan) => plan,
         Err(error) => {

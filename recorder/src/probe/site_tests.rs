@@ -177,6 +177,8 @@ fn return_probes_are_refused_where_v8_unwinds() {
         "_ZN4node2fs15FastClosFastApiEN2v85LocalINS1_6ObjectEEEjRNS1_22FastApiCallbackOptionsE",
         "_ZN4node7process11BindingData7FastNowEN2v85LocalINS2_6ObjectEEE",
         "node::process::BindingData::FastNow(v8::Local<v8::Object>)",
+        "dlopen",
+        "dlsym",
     ] {
         assert!(uretprobe_refusal(refused).is_some(), "{refused}");
     }

@@ -249,8 +249,7 @@ fn outcome(sample: &Sample<'_, '_>) -> Outcome {
         return if number < 0 { Outcome::Failed(UNKNOWN) } else { Outcome::Gave(number) };
     }
     match (of(Role::Count), of(Role::Pointer), of(Role::FileType), of(Role::Done)) {
-        (Some(-1), ..) => Outcome::Failed(UNKNOWN),
-        (_, Some(0), ..) => Outcome::Failed(UNKNOWN),
+        (Some(-1), ..) | (_, Some(0), ..) => Outcome::Failed(UNKNOWN),
         // ENOTDIR is told as the same.
         (_, _, Some(-1), _) => Outcome::Failed(ENOENT),
         (_, _, Some(0), _) => Outcome::Failed(UNKNOWN),

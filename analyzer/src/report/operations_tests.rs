@@ -386,3 +386,15 @@ fn system_calls_of_operations_are_no_events_of_their_own() {
     assert_eq!((lines(&capture, &[]), lines(&capture, &["fs"])), (1, 1));
     assert_eq!(lines(&capture, &["sys_enter"]), 1);
 }
+
+#[test]
+fn what_the_kernel_did_by_itself_is_said() {
+    let mut build = CaptureBuilder::new();
+    let thread = build.process(10, &[10])[0];
+    build.open(thread, 100, 1, "/a", true, 0);
+    build.cleanup(thread, 200, 1, 3);
+    let shown = text(&build.finish(), false);
+    let want =
+        "\nTHREAD POOL\n  1 operation was done by the kernel itself (io_uring), not by the pool\n";
+    assert!(shown.contains(want), "{shown}");
+}

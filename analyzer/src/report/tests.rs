@@ -114,6 +114,9 @@ CALLS, by the time of their operations
   time: of all operations together, also of those at once; blocked: of the synchronous ones, for which \
 the event loop stood still
 
+THREAD POOL
+  3 operations were done by the kernel itself (io_uring), not by the pool
+
 PROBES
   uprobe:node:f: 1 hit
           1 x

@@ -25,7 +25,10 @@ const MAX_THREADS: u64 = 1024;
 impl Page<'_, '_, '_> {
     pub(super) fn pools(&mut self) -> io::Result<()> {
         let pools: Vec<&PoolUse> = self.report.pools.iter().filter(|pool| pool.jobs > 0).collect();
-        if pools.is_empty() {
+        // Where records were lost, the pool's may be among them.
+        let is_whole = self.report.events.iter().all(|event| event.lost == 0);
+        let without_pool = if is_whole { self.report.without_pool } else { 0 };
+        if pools.is_empty() && without_pool == 0 {
             return Ok(());
         }
         writeln!(self.out, "\n{}", self.style.heading("THREAD POOL"))?;
@@ -37,7 +40,7 @@ impl Page<'_, '_, '_> {
             self.pool(pool)?;
         }
         self.more(pools.len(), self.top, "process", "processes")?;
-        match self.report.without_pool {
+        match without_pool {
             0 => Ok(()),
             count => {
                 let count = counted(count, "operation was", "operations were");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use formats::duration;
 
 use crate::aggregate::glob::Glob;
 use crate::aggregate::operations::PathFilter;
@@ -68,7 +69,7 @@ struct FilterArgs {
     failed: bool,
     /// Only file operations that took at least so long: 10ms, 1.5s; with their waiting for a pool thread
     /// and for the event loop
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     slow: Option<Duration>,
 }
 
@@ -125,7 +126,7 @@ struct SyscallsArgs {
     #[arg(long)]
     failed: bool,
     /// Only calls that took at least so long: 10ms, 1.5s, 200us
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     slow: Option<Duration>,
     /// Rows of each table [default: 20, of slow calls 10; with --json: all, of slow calls 100]
     #[arg(long, value_name = "N")]
@@ -180,27 +181,6 @@ struct EventsArgs {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A time such as `10ms`, `1.5s` or `10` (seconds), as `nrec record --duration` takes it.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic() || c == 'µ').unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let scale = match unit {
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit '{unit}': use us, ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_syntax| format!("'{text}' is not a time"))?;
-    let seconds = number * scale;
-    if seconds.is_finite() && seconds > 0.0 && seconds < 1e9 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(format!("'{text}' is not a time above zero"))
-    }
 }
 
 /// Reads the command line.

@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod catalogue;
 pub mod demangle;
+pub mod duration;
 pub mod elf;
 pub mod kallsyms;
 pub mod limits;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use formats::catalogue;
+use formats::duration;
 use formats::probe::EventSpec;
 
 use crate::doctor;
@@ -22,7 +23,7 @@ use crate::session::budget::RING_ASKED;
 use crate::session::status::{Console, size};
 use crate::session::{self, RecordError, StopReason, Summary};
 use crate::tracefs::{Tracefs, sweep_stale};
-use units::{parse_duration, parse_ring_size, parse_stack_size};
+use units::{parse_ring_size, parse_stack_size};
 
 /// All went well.
 const DONE: u8 = 0;
@@ -91,7 +92,7 @@ struct HowArgs {
           value_parser = clap::value_parser!(u32).range(1..=50_000))]
     frequency: u32,
     /// Stop after this time: 30s, 500ms, 2m, 1h; a bare number is seconds
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     duration: Option<Duration>,
     /// Where the names of JavaScript frames come from
     #[arg(long, value_enum, default_value_t = JsChoice::Auto, value_name = "SOURCE")]

@@ -19,6 +19,7 @@ use super::operations::{ErrnoFrom, Operation, Operations, Parts};
 use super::outside::{self, Outside, Returned};
 use super::part::Part;
 use super::pool::{Asked, Pool};
+use super::sample::Sample;
 
 /// Both probes of one hit are written within this time, nanoseconds.
 pub(super) const SAME_HIT_NS: u64 = 1_000_000;
@@ -456,36 +457,6 @@ fn has_new_path(name: &str) -> bool {
         entry.arguments.iter().any(|argument| argument.role == Role::NewPath)
             && entry.function.strip_prefix("uv_fs_") == Some(name)
     })
-}
-
-/// One sample that is a part of an operation.
-pub(super) struct Sample<'c, 'p> {
-    capture: &'c Capture,
-    pub(super) part: &'p Part<'c>,
-    row: usize,
-    pub(super) time_ns: u64,
-    /// Index of the process in the capture.
-    pub(super) process: u32,
-    pub(super) tid: u32,
-}
-
-impl Sample<'_, '_> {
-    pub(super) fn value(&self, role: Role) -> Option<u64> {
-        self.part.value(role, self.row)
-    }
-
-    pub(super) fn number(&self, role: Role) -> Option<i64> {
-        self.value(role).map(|value| value as i64)
-    }
-
-    /// A text, as the index of a string of the capture; 0 where it could not be read.
-    pub(super) fn text(&self, role: Role) -> u32 {
-        self.value(role).and_then(|index| u32::try_from(index).ok()).unwrap_or(0)
-    }
-
-    fn stack(&self) -> u32 {
-        self.part.samples.stack.get(self.row).copied().unwrap_or(0)
-    }
 }
 
 /// A second path that was seen.

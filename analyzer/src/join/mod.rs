@@ -11,6 +11,7 @@ pub mod operations;
 mod outside;
 mod part;
 pub mod pool;
+mod sample;
 pub mod syscalls;
 pub mod sysno;
 

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use formats::catalogue::{self, Entry, Role, THROWING};
 
 use super::errno::{DLOPEN_FAILED, ENOENT, UNKNOWN};
-use super::joining::{NewPath, SAME_HIT_NS, Sample};
+use super::joining::{NewPath, SAME_HIT_NS};
 use super::operations::{ErrnoFrom, Operation};
+use super::sample::Sample;
 use super::syscalls::{Cause, SystemCall};
 
 /// What a call leaves on the stack, and its return takes off: the return address.

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use std::process::Child;
 
 use clap::Args;
+use formats::duration;
 use formats::probe::{EventSpec, Set};
 
-use super::{
-    DONE, FAILED, HowArgs, INCOMPLETE, complain, counted, parse_duration, plan_of, tell, tell_file,
-};
+use super::{DONE, FAILED, HowArgs, INCOMPLETE, complain, counted, plan_of, tell, tell_file};
 use crate::plan::{FLUSH_LIVE, RecordPlan};
 use crate::process::companion;
 use crate::session::status::Console;
@@ -65,7 +64,7 @@ pub(super) struct WatchArgs {
 
 /// The text as it was typed: it is for `nanalyze`, which reads it by the same rules.
 fn a_duration(text: &str) -> Result<String, String> {
-    parse_duration(text).map(|_time| text.to_owned())
+    duration::parse(text).map(|_time| text.to_owned())
 }
 
 /// What `nanalyze` is told.

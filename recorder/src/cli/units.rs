@@ -1,4 +1,4 @@
-//! Sizes and times as they are typed. Pure: it knows no option.
+//! Sizes as they are typed. Pure: it knows no option.
 
 use crate::session::budget::RING_ASKED;
 

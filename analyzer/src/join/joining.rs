@@ -1,5 +1,5 @@
 //! The join of file operations as it goes on: samples are taken as they come, and an operation is ready
-//! when its last part has come. When it is given out is for [`super::giving`] to know. A whole capture is
+//! when its last part has come. When it is given out is for `super::giving` to know. A whole capture is
 //! one take.
 //!
 //! What is held between two takes are indexes, so that the capture may grow and move meanwhile.

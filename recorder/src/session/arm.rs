@@ -1,6 +1,6 @@
 //! The perf events of a recording while they are open: one descriptor an event, thread and CPU, all events
 //! of a CPU in that CPU's ring; dynamic events are made first and removed last. What they are is in
-//! [`events`].
+//! `events`.
 
 mod events;
 mod tracepoint;

@@ -138,8 +138,6 @@ pub struct Figures {
     pub frames: usize,
     /// Stacks of which less is told, and nothing wrong: V8 had moved a function meanwhile.
     pub less: usize,
-    /// Stacks that tell a wrong line of a frame that is not the one that called.
-    pub other_line: usize,
     /// The differences, in words.
     pub differences: String,
 }
@@ -150,7 +148,7 @@ impl fmt::Display for Figures {
             f,
             "{} cells right, {} right but for what is listed, {} wrong; {} more calls below other \
              things; {} operations, {} without asker, {} without result, {} without duration; equal to Error().stack: {} \
-             asynchronous and {} synchronous stacks, {} frames; less is told of {} stacks, a wrong line in {}",
+             asynchronous and {} synchronous stacks, {} frames; less is told of {} stacks",
             self.right,
             self.listed,
             self.wrong,
@@ -163,7 +161,6 @@ impl fmt::Display for Figures {
             self.synchronous_stacks,
             self.frames,
             self.less,
-            self.other_line,
         )
     }
 }
@@ -288,7 +285,6 @@ impl Cell {
         if is_own && step.asked == Asker::Stack {
             let count = match (compare_whole_stack(&self.sites, &event.frames)?, is_async) {
                 (Compared::Less, _) => &mut figures.less,
-                (Compared::OtherLine, _) => &mut figures.other_line,
                 (Compared::Equal(frames), is_async) => {
                     figures.frames += frames;
                     match is_async {

@@ -85,7 +85,6 @@ pub fn compare_stack(sites: &[Value], frames: &[Frame], source: NameSource) -> R
     match compare_below(sites, frames, source, is_probe, 1)? {
         Compared::Equal(_frames) => Ok(()),
         Compared::Less => bail!("some frames have no names or places: {frames:#?}"),
-        Compared::OtherLine => bail!("a frame has another line: {sites:#?}\n{frames:#?}"),
     }
 }
 
@@ -109,8 +108,6 @@ pub enum Compared {
     /// the name, or the place within the function, so that the line is that where it begins; or what
     /// looked like a frame has no name.
     Less,
-    /// All functions are right, and the line that called; of another frame a wrong line is told.
-    OtherLine,
 }
 
 // Compares from `skip` frames below the first one that `is_first` on. Above it lies only Node.
@@ -131,8 +128,7 @@ fn compare_below(
         bail!("something of the application lies above the function that called: {seen:#?}");
     }
     seen.drain(..first + skip);
-    let (mut is_less, mut is_elsewhere) = (false, false);
-    let innermost = truth.first();
+    let mut is_less = false;
     if seen.len() > truth.len() {
         // What is told of such a frame is that it is none that is known.
         let shown = seen.len();
@@ -148,16 +144,11 @@ fn compare_below(
             && (nodes_own || named(frame.function.as_deref()) == named(site.function));
         let at_beginning = (frame.line, frame.column) == (frame.defined_line, frame.defined_column);
         let is_equal = is_function && (source == NameSource::PerfMap || at_place);
-        let may_be_elsewhere = is_function && innermost.is_some_and(|first| first != site);
         is_less |= !is_equal;
-        is_elsewhere |= may_be_elsewhere && !at_place && !at_beginning;
-        is_equal || frame.unresolved.is_some() || (is_function && at_beginning) || may_be_elsewhere
+        is_equal || frame.unresolved.is_some() || (is_function && at_beginning)
     };
     if truth.len() != seen.len() || !truth.iter().zip(&seen).all(agrees) {
         bail!("the target saw {truth:#?}\nand we say {seen:#?}");
-    }
-    if is_elsewhere {
-        return Ok(Compared::OtherLine);
     }
     Ok(if is_less { Compared::Less } else { Compared::Equal(truth.len()) })
 }
@@ -171,7 +162,7 @@ pub enum NameSource {
     Heap,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Site<'a> {
     function: Option<&'a str>,
     file: &'a str,
@@ -300,7 +291,7 @@ mod tests {
         assert_eq!(compare(&[at(5), at(1)]), Some(Compared::Less));
         assert_eq!(compare(&[at(5), nameless.clone()]), Some(Compared::Less));
         assert_eq!(compare(&[at(5), at(6), nameless.clone()]), Some(Compared::Less));
-        assert_eq!(compare(&[at(5), at(7)]), Some(Compared::OtherLine));
+        assert_eq!(compare(&[at(5), at(7)]), None);
         assert_eq!(compare(&[at(4), at(6)]), None);
         assert_eq!(compare(&[at(5)]), None);
         assert_eq!(compare(&[at(5), at(6), at(6)]), None);

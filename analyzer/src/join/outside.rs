@@ -4,7 +4,8 @@
 //! Both tell where the thread's stack ends, so that a return belongs to exactly one call, and calls
 //! within a call are known: `std::filesystem::create_directories` calls `create_directory`. One
 //! operation is what was called first; what it called are its steps, and no operations of their own.
-//! Only what `dlopen` runs, an add-on's beginning, is none of its steps.
+//! The return of `dlopen` must not be probed, so that what it runs, an add-on's beginning, is none of its
+//! steps; that it failed is told by what Node asks next.
 //! It must not know how requests are joined.
 
 use std::collections::HashMap;
@@ -35,8 +36,6 @@ struct Call {
     top: u64,
     /// The operation's place; `None` for a step of another one.
     place: Option<usize>,
-    /// What it calls are its steps.
-    has_steps: bool,
     /// It can call what has a request.
     has_requests: bool,
 }
@@ -109,7 +108,7 @@ impl Outside {
         let entry = sample.part.entry;
         let is_load = entry.event == LOAD;
         let begins = !is_step
-            && calls.iter().all(|call| !call.has_steps)
+            && calls.is_empty()
             // Without a path it is about the program itself.
             && (!is_load || sample.text(Role::Path) != 0);
         if is_load && begins {
@@ -117,8 +116,7 @@ impl Outside {
         }
         if returns(entry) {
             let place = begins.then_some(place);
-            let has_requests = is_load || entry.event == POLL;
-            calls.push(Call { top, place, has_steps: !is_load, has_requests });
+            calls.push(Call { top, place, has_requests: entry.event == POLL });
         }
         (begins, unseen)
     }

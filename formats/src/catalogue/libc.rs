@@ -3,7 +3,9 @@
 //! step of libuv's operation.
 //!
 //! As in [`super::outside`] a call and its return belong together by where the stack ends. Callers are
-//! C and C++, never JIT code, and none of the functions throws. The error number is kept per thread by
+//! C and C++, never JIT code. Many of the functions are points of cancellation: a thread that is cancelled in
+//! one (`pthread_cancel`) is unwound, which a return probe keeps from its clean-up. So the set is armed only
+//! where it is asked for by name. The error number is kept per thread by
 //! the C library, where no probe can read it. Compared with the system calls for glibc 2.36; glibc up to
 //! 2.32 calls `__xstat64` what later is `stat64`, and keeps the old name.
 
